@@ -1,0 +1,1 @@
+"""The one-machine launcher: the whole platform as supervised processes."""

@@ -1,0 +1,3 @@
+-- Sent rows are deleted by age.
+
+create index outbox_sent on outbox (sent_at) where sent_at is not null;

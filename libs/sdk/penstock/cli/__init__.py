@@ -1,0 +1,1 @@
+"""The `penstock` command line, on the public client and nothing else."""

@@ -1,0 +1,1 @@
+"""What each method of the clients does, written once for both: generators over effects."""

@@ -1,0 +1,1 @@
+"""Billing: the metering ledger. It turns lifecycle facts into segments, and segments into money."""

@@ -1,0 +1,1 @@
+"""The gateway: the data plane in front of every endpoint."""

@@ -1,0 +1,1 @@
+"""Ways to run a replica; all speak `protocol.Driver`."""

@@ -1,0 +1,1 @@
+"""From what replicas print to batches of log lines."""
