@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup up down status demo test unit check format docs lock bench bench-platform clean
+.PHONY: help setup up down status demo test unit check format docs lock bench bench-platform bench-gateway bench-queue bench-autoscale clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -12,9 +12,11 @@ INSTALLED := .venv/.installed
 # The same uv that hosts use to build the environments of models; pinned with its hashes by the lock.
 UV := .tools/bin/uv
 PACKAGES := $(wildcard libs/*/penstock* services/*/penstock_* deploy/launcher/penstock_launcher) deploy/demo \
-	tests/support tests/faults bench/platform conftest.py
-# Options of `penstock up`, such as ARGS='--simulate-gpus "RTX 4090=4"'; of pytest for test and unit.
+	tests/support tests/faults bench conftest.py
+# Options of `penstock up`, such as ARGS='--simulate-gpus "RTX 4090=4"'; of pytest for test and unit; of benchmarks.
 ARGS ?=
+# Processes that run tests side by side, each with servers and a platform of its own. Tests mostly wait.
+WORKERS ?= 3
 
 help: ## Show this
 	@echo "Penstock: a model from a git repository becomes a URL. The first steps:"
@@ -47,7 +49,7 @@ demo: setup ## Deploy a model from a git repository and call it; the last line i
 	@$(BIN)/python deploy/demo/demo.py
 
 test: setup ## Run every test, with real servers and real processes
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist loadscope $(ARGS)
 
 unit: setup ## Run the tests that need no server
 	$(BIN)/pytest -m "not connected and not e2e and not faults" $(ARGS)
@@ -77,6 +79,15 @@ bench: setup ## Run every benchmark there is: each folder of bench/ that can be 
 bench-platform: setup ## Measure start, deployment and delivery; writes bench/results/platform.json
 	@$(BIN)/python bench/platform
 
+bench-gateway: setup ## Measure the gateway beside its peers (half an hour); writes bench/results/gateway.json
+	@$(BIN)/python bench/gateway $(ARGS)
+
+bench-queue: setup ## Measure the waits behind it and its peers (13 minutes); writes bench/results/queue.json
+	@$(BIN)/python bench/queue $(ARGS)
+
+bench-autoscale: setup ## Simulate the autoscaler beside Knative's on a trace; writes bench/results/autoscale.json
+	@$(BIN)/python bench/autoscale $(ARGS)
+
 clean: ## Remove what make installed and every cache; data directories stay
-	rm -rf .venv .tools build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .tools bench/.cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} + ; find . -maxdepth 2 -name '*.egg-info' -exec rm -rf {} +

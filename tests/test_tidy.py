@@ -23,10 +23,21 @@ FUNCTION_LINES_MAX = 70
 FILE_LINES_MAX = 450
 README_LINES_MAX = 100
 
-PURE_ROOMS = {"domain", "planning", "checking", "lifecycle", "reconciling", "queueing", "routing"}
+PURE_ROOMS = {
+    "autoscaling",
+    "checking",
+    "domain",
+    "fairness",
+    "lifecycle",
+    "planning",
+    "queueing",
+    "reconciling",
+    "routing",
+}
 CONTRACTS = "libs/common/penstock_common/contracts/"
 IMPURE_MODULES = {"time", "random", "secrets", "uuid", "logging", "asyncio", "threading", "socket", "subprocess", "os"}
 PURE_LIBRARIES = (
+    "cronsim",
     "pydantic",
     "pydantic_core",
     "penstock_common.contracts",

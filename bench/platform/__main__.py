@@ -1,17 +1,18 @@
 """`make bench-platform`: measures the platform on this machine and writes bench/results/platform.json."""
 
 import json
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-import delivery
-import machine
-import running
-
-RESULT = Path(__file__).resolve().parents[1] / "results" / "platform.json"
+BENCH = Path(__file__).resolve().parents[1]
+RESULT = BENCH / "results" / "platform.json"
 
 
 def main() -> None:
+    from bench import machine
+    from bench.platform import delivery, running
+
     whole = running.measure()
     alone = delivery.measure()
     samples = {**whole.pop("samples"), **alone.pop("samples")}
@@ -28,4 +29,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    # Run as a folder, Python looks for modules in it; ours are named from the repository's root.
+    sys.path[0] = str(BENCH.parent)
     main()

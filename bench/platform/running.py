@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from bench.figures import percentile
 
 from penstock import Penstock
 
@@ -22,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PENSTOCK = Path(sys.executable).with_name("penstock")
 INSTALLS = 2
 STARTS = 3
-DEPLOYMENTS = 20
+DEPLOYMENTS = 30
 IDLE_S = 20.0
 SETTLE_S = 8.0
 
@@ -50,14 +51,16 @@ def install_s() -> list[float]:
     return took
 
 
-def _penstock(environment: dict[str, str], *arguments: str) -> Any:
+def penstock(environment: dict[str, str], *arguments: str) -> Any:
+    """What the command prints as JSON. Raises RuntimeError when it fails."""
     done = subprocess.run([str(PENSTOCK), *arguments, "--json"], env=environment, capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"penstock {' '.join(arguments)} failed: {done.stderr.strip()}")
     return json.loads(done.stdout) if done.stdout.strip() else None
 
 
-def _environment(made: Path) -> dict[str, str]:
+def environment_of(made: Path) -> dict[str, str]:
+    """Environment variables of a platform whose data is below the folder."""
     return {**os.environ, "PENSTOCK_HOME": str(made / "data"), "XDG_CONFIG_HOME": str(made / "config")}
 
 
@@ -66,11 +69,11 @@ def up_ready_s() -> list[float]:
     took = []
     for _ in range(STARTS):
         with folder() as made:
-            environment = _environment(made)
+            environment = environment_of(made)
             began = time.perf_counter()
-            _penstock(environment, "up")
+            penstock(environment, "up")
             took.append(round(time.perf_counter() - began, 2))
-            _penstock(environment, "down")
+            penstock(environment, "down")
     return took
 
 
@@ -79,8 +82,7 @@ def model_start_s(repository: Path, environment_python: str) -> float:
     with socket.socket() as listener, folder() as made:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
-        routes = json.loads((ROOT / "examples" / "text-stats" / "routes.json").read_text())
-        config = {"directory": str(repository), "routes": routes, "concurrency": 1, "name": "bench"}
+        config = {"directory": str(repository), "routes": routes(), "concurrency": 1, "name": "bench"}
         (made / "config.json").write_text(json.dumps(config))
         began = time.perf_counter()
         command = [environment_python, "-P", "-m", "penstock_runtime", "--config", str(made / "config.json")]
@@ -99,7 +101,20 @@ def model_start_s(repository: Path, environment_python: str) -> float:
             process.wait()
 
 
-def _repository(made: Path) -> Path:
+def address_of(environment: dict[str, str]) -> tuple[str, str]:
+    """Where the API of a running platform is, and its first key."""
+    config = json.loads((Path(environment["XDG_CONFIG_HOME"]) / "penstock" / "config.json").read_text())
+    return config["api_url"], Path(config["api_key_file"]).read_text().strip()
+
+
+def routes() -> list[dict[str, Any]]:
+    """The routes of the example `text-stats`."""
+    found: list[dict[str, Any]] = json.loads((ROOT / "examples" / "text-stats" / "routes.json").read_text())
+    return found
+
+
+def repository_of(made: Path) -> Path:
+    """The example `text-stats` as a git repository below the folder."""
     target = made / "text-stats"
     shutil.copytree(ROOT / "examples" / "text-stats", target, ignore=shutil.ignore_patterns("__pycache__"))
     git = ["git", "-C", str(target), "-c", "user.name=Bench", "-c", "user.email=bench@localhost"]
@@ -109,23 +124,23 @@ def _repository(made: Path) -> Path:
 
 
 def deployments(environment: dict[str, str], made: Path) -> dict[str, list[float]]:
-    """Create → first 200 of `text-stats`, and the platform's own share of it, in seconds."""
-    repository = _repository(made)
-    routes = json.loads((ROOT / "examples" / "text-stats" / "routes.json").read_text())
-    config = json.loads((Path(environment["XDG_CONFIG_HOME"]) / "penstock" / "config.json").read_text())
-    client = Penstock(api_url=config["api_url"], api_key=Path(config["api_key_file"]).read_text().strip())
+    """Create → first 200 of `text-stats`, and after each the same model's start alone, in seconds."""
+    repository = repository_of(made)
+    url, key = address_of(environment)
+    client = Penstock(api_url=url, api_key=key)
     totals: list[float] = []
+    alone: list[float] = []
     for number in range(DEPLOYMENTS):
         began = time.perf_counter()
-        endpoint = client.endpoints.create(name=f"bench {number}", git_uri=str(repository), routes=routes)
+        endpoint = client.endpoints.create(name=f"bench {number}", git_uri=str(repository), routes=routes())
         endpoint.wait(timeout_s=60)
         endpoint.predict("/stats", text="one two three")
         totals.append(time.perf_counter() - began)
         endpoint.terminate()
         endpoint.wait("terminated", timeout_s=60)
-    environments = next((Path(environment["PENSTOCK_HOME"]) / "hosts").glob("*/cache/environments/*/bin/python"))
-    alone = statistics.median(model_start_s(repository, str(environments)) for _ in range(10))
-    return {"totals": totals, "model_start": [alone]}
+        python = next((Path(environment["PENSTOCK_HOME"]) / "hosts").glob("*/cache/environments/*/bin/python"))
+        alone.append(model_start_s(repository, str(python)))
+    return {"totals": totals, "model_start": alone}
 
 
 def idle(environment: dict[str, str]) -> dict[str, float]:
@@ -187,27 +202,28 @@ def measure() -> dict[str, Any]:
     installs = install_s()
     starts = up_ready_s()
     with folder() as made:
-        environment = _environment(made)
-        _penstock(environment, "up")
+        environment = environment_of(made)
+        penstock(environment, "up")
         try:
             resting = idle(environment)
             deployed = deployments(environment, made)
         finally:
-            _penstock(environment, "down")
-    alone = deployed["model_start"][0]
-    shares_ms = sorted((total - alone) * 1000 for total in deployed["totals"])
+            penstock(environment, "down")
+    alone = deployed["model_start"]
+    # Each deployment is compared with the start right after it: the machine is not equally fast all the time.
+    shares_ms = sorted((total - start) * 1000 for total, start in zip(deployed["totals"], alone, strict=True))
     return {
         "up_ready_s": statistics.median(starts),
         "install_s": statistics.median(installs),
         "first_prediction_s": round(statistics.median(deployed["totals"]), 3),
-        "platform_share_p95_ms": round(shares_ms[int(len(shares_ms) * 0.95)], 1),
+        "platform_share_p95_ms": round(percentile(shares_ms, 95), 1),
         "idle_rss_mb": round(resting["rss_mb"]),
         "idle_cpu_percent": round(resting["cpu_percent"], 2),
         "samples": {
             "up_ready_s": starts,
             "install_s": installs,
             "first_prediction_s": [round(total, 3) for total in deployed["totals"]],
-            "model_start_alone_s": round(alone, 3),
+            "model_start_alone_s": [round(start, 3) for start in alone],
             "platform_share_ms": [round(share, 1) for share in shares_ms],
             "idle": {name: round(value, 2) for name, value in resting.items()},
         },

@@ -93,7 +93,15 @@ async def test_every_wrong_and_every_unknown_field_is_named_at_once(refusals: Re
         ],
         "gpu": {"type": 4090, "count": 5, "memory": 24},
         "resources": {"cpu_cores": 0, "memory_gb": "much", "disk_gb": 0},
-        "scaling": {"min_replicas": 0, "queue_limit": -1, "queue_timeout_s": 0, "target_concurrency": 0},
+        "scaling": {
+            "min_replicas": -1,
+            "max_replicas": 0,
+            "idle_timeout_s": 0,
+            "schedule": [{"start": "at eight", "end": "0 18 * * *", "time_zone": "Mars/Olympus", "min_replicas": 1}],
+            "queue_limit": -1,
+            "queue_timeout_s": 0,
+            "target_concurrency": 0,
+        },
         "public": "perhaps",
         "color": "red",
     }
@@ -124,7 +132,11 @@ async def test_every_wrong_and_every_unknown_field_is_named_at_once(refusals: Re
             "resources.cpu_cores": "greater than or equal to 1",
             "resources.memory_gb": "valid integer",
             "resources.disk_gb": "greater than or equal to 1",
-            "scaling.min_replicas": "greater than or equal to 1",
+            "scaling.min_replicas": "greater than or equal to 0",
+            "scaling.max_replicas": "greater than or equal to 1",
+            "scaling.idle_timeout_s": "greater than or equal to 1",
+            "scaling.schedule.0.start": "is no cron line.*write five fields such as 0 8",
+            "scaling.schedule.0.time_zone": "is no IANA time zone: write one such as UTC",
             "scaling.queue_limit": "greater than or equal to 0",
             "scaling.queue_timeout_s": "greater than or equal to 1",
             "scaling.target_concurrency": "greater than or equal to 1",
@@ -257,8 +269,8 @@ async def test_a_huge_repository(refusals: Refusals, repositories: Repositories)
 @pytest.mark.parametrize(
     ("requirements", "pattern"),
     [
-        ("penstock-no-such-package-zzz==1.0\n", "requirements.txt line 1.*penstock-no-such-package-zzz"),
-        ("idna==3.7\nidna==3.6\n", "cannot be satisfied.*idna"),
+        ("penstock-no-such-package-zzz==1.0\n", "cannot be satisfied.*penstock-no-such-package-zzz"),
+        ("idna==3.7\nidna==3.6\n", "cannot be satisfied together with requirements.txt line 2.*idna"),
         ("pydantic<2\n", "cannot be satisfied.*Penstock itself needs pydantic"),
     ],
 )
@@ -267,7 +279,7 @@ async def test_requirements_that_do_not_resolve(
 ) -> None:
     source = repositories.make({"predict.py": CODE, "requirements.txt": requirements})
     found = await refusals.of(body_of(source))
-    assert_says(found, {"source.uri": f"(?s){pattern}"})
+    assert_says(found, {"requirements.txt line 1": f"(?s){pattern}"})
 
 
 async def test_requirements_that_lead_elsewhere(refusals: Refusals, repositories: Repositories) -> None:
@@ -284,10 +296,7 @@ async def test_requirements_that_lead_elsewhere(refusals: Refusals, repositories
     ]
     source = repositories.make({"predict.py": CODE, "requirements.txt": "\n".join(lines)})
     found = await refusals.of(body_of(source))
-    assert set(found) == {"source.uri"}
-    assert len(found["source.uri"]) == len(lines)
-    for number, message in enumerate(found["source.uri"], 1):
-        assert message.startswith(f"requirements.txt line {number}: ")
+    assert set(found) == {f"requirements.txt line {number}" for number in range(1, len(lines) + 1)}
 
 
 async def test_gpus_that_no_host_has(refusals: Refusals, repository: str) -> None:

@@ -105,6 +105,31 @@ async def test_a_model_that_hangs_while_it_is_imported(models: Models) -> None:
     assert (await endpoint.usage()).total_cost_micros == 0
 
 
+async def test_a_model_whose_server_never_opens_its_port(models: Models) -> None:
+    code = """
+    import os
+    import socket
+
+    def predict():
+        return 1
+
+    # The server comes to listen somewhere else than where it is looked for.
+    elsewhere = socket.create_server(("127.0.0.1", 0))
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        try:
+            listens = socket.socket(fileno=os.dup(fd)).getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        except OSError:
+            continue
+        if listens and fd != elsewhere.fileno():
+            os.dup2(elsewhere.fileno(), fd)
+    print("listening elsewhere")
+    """
+    endpoint = await models.deploy(code)
+    reason = await models.fails(endpoint)
+    assert "the model was not ready in time" in reason
+    assert (await endpoint.usage()).total_cost_micros == 0
+
+
 async def test_a_model_that_prints_binary(models: Models) -> None:
     code = r"""
     import os

@@ -47,8 +47,9 @@ async def kill_at(admin: Client, platform: Platform, program: str, step: str) ->
     return done
 
 
-@pytest.mark.parametrize("step", STEPS)
+# Program after program: one that was killed twice in a row is started again more slowly.
 @pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("step", STEPS)
 async def test_a_program_killed_at_a_step(scene: Scene, program: str, step: str) -> None:
     killed = await kill_at(scene.admin, scene.platform, program, step)
     endpoint = await scene.create(f"kill {program} at {step}")

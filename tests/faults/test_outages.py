@@ -7,13 +7,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from penstock_common.contracts.topology import CONSUMERS
 from tests_support.oracle import billed_spans, expected_cost_micros, facts
 from tests_support.scene import NOTICE_S, Scene
 from tests_support.waiting import eventually
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
 
-ACK_DEADLINE_S = 30
+ACK_DEADLINE_S = max(consumer.ack_wait_s for consumer in CONSUMERS)
 
 
 async def test_services_that_hang_past_the_acknowledgement_deadline(scene: Scene) -> None:

@@ -29,6 +29,10 @@ _KEPT_BACK = re.compile(
 """What speaks of the user's own key or of another platform, and what the launcher itself decides."""
 
 
+WEBHOOKS = "webhooks"
+"""Name of the secret that webhooks are signed with, among the passwords."""
+
+
 @dataclass(frozen=True, slots=True)
 class Addresses:
     """Where the servers are, known once they run. `databases` holds each service's own address."""
@@ -82,7 +86,10 @@ def _api(state: State) -> dict[str, str]:
 
 
 def _gateway(state: State) -> dict[str, str]:
-    return {"PENSTOCK_GATEWAY_PORT": str(state.ports["gateway-http"])}
+    return {
+        "PENSTOCK_GATEWAY_PORT": str(state.ports["gateway-http"]),
+        "PENSTOCK_WEBHOOK_SECRET": state.passwords[WEBHOOKS],
+    }
 
 
 def _provisioner(state: State) -> dict[str, str]:

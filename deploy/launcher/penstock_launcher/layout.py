@@ -87,7 +87,13 @@ def _make(folder: Path) -> None:
     if folder.is_dir():
         return
     _make(folder.parent)
-    folder.mkdir()
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        # Another start made it meanwhile, unless it is no folder.
+        if not os.path.isdir(folder):
+            raise
+        return
     # Whatever the umask: PostgreSQL's user passes through. What is private inside says so itself.
     folder.chmod(0o755)
 

@@ -189,7 +189,7 @@ def chosen_state(layout: Layout, options: UpOptions) -> state.State:
         )
     if options.host_id is not None:
         kept.host_id = options.host_id
-    kept.complete_passwords((*environment.SERVICES, ADMIN))
+    kept.complete_passwords((*environment.SERVICES, ADMIN, environment.WEBHOOKS))
     kept.ports = _chosen_ports(kept.ports, options)
     state.save(layout.state, kept)
     if options.simulate_gpus is not None:

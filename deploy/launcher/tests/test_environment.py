@@ -12,7 +12,8 @@ STATE = State(
     "gpu-1",
     external_database=False,
     ports={"gateway-http": 8080, "api-http": 8081, **{service: 20000 + i for i, service in enumerate(SERVICES)}},
-    passwords={service: f"password-of-{service}" for service in SERVICES} | {"admin": "password-of-admin"},
+    passwords={service: f"password-of-{service}" for service in SERVICES}
+    | {"admin": "password-of-admin", "webhooks": "secret-of-webhooks"},
 )
 ADDRESSES = Addresses(
     "nats://127.0.0.1:4222", {service: f"database-of-{service}" for service in ("api", "scheduler", "billing")}

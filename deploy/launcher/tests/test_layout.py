@@ -27,6 +27,14 @@ def test_a_fresh_directory_is_made_ready_and_again_is_no_harm(place: Path) -> No
     assert layout.log("api").parent.stat().st_mode & 0o777 == 0o700
 
 
+def test_a_directory_that_another_start_makes_meanwhile_is_used(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = layout_of(place / "data")
+    layout.root.mkdir()
+    monkeypatch.setattr(Path, "is_dir", lambda folder: folder != layout.root and os.path.isdir(folder))
+    prepare(layout, own_postgres=False)
+    assert os.path.isdir(layout.lock.parent)
+
+
 def test_one_place_has_one_name(place: Path) -> None:
     (place / "data").mkdir()
     (place / "link").symlink_to(place / "data")

@@ -75,7 +75,7 @@ def test_every_port_differs_and_every_user_has_a_password_of_its_own(layout: Lay
     kept = chosen_state(layout, UpOptions())
     assert len(set(kept.ports.values())) == len(kept.ports)
     assert set(kept.ports) == {"gateway-http", "api-http", "nats", "postgres", *SERVICES}
-    assert set(kept.passwords) == {"admin", *SERVICES}
+    assert set(kept.passwords) == {"admin", "webhooks", *SERVICES}
     assert len(set(kept.passwords.values())) == len(kept.passwords)
 
 

@@ -46,7 +46,7 @@ async def ask(client: Client, question: Question, *, subject: str, deadline_s: f
     code = (reply.headers or {}).get(ERROR_HEADER)
     if code is not None:
         raise DomainError(code, json.loads(reply.data)["detail"])
-    return question.reply.model_validate_json(reply.data)
+    return question.reply.model_validate_json(reply.data, extra="ignore")
 
 
 class Answering:
@@ -94,7 +94,7 @@ class Answering:
 
     async def _outcome(self, data: bytes) -> tuple[bytes, str | None]:
         try:
-            question = self._question.model_validate_json(data)
+            question = self._question.model_validate_json(data, extra="ignore")
             reply = await self._answer(question)
             return reply.model_dump_json().encode(), None
         except DomainError as error:

@@ -10,8 +10,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import asyncpg
 import nats.errors
-from faststream import AckPolicy
-from faststream.nats import JStream, NatsBroker, NatsMessage, PullSub
+from faststream.nats import NatsBroker
 from faststream.security import SASLPlaintext
 from nats.aio.client import Client
 from nats.js import JetStreamContext
@@ -23,7 +22,7 @@ from penstock_common.contracts.questions import Replay, ReplayReply
 from penstock_common.contracts.topology import OWNED_BUCKETS, ConsumerSpec, replay_subject
 from penstock_common.delivery import inbox
 from penstock_common.delivery.consumer import Delivery, Handler
-from penstock_common.delivery.outbox import Connection, Outbox
+from penstock_common.delivery.outbox import Connection, Outbox, transaction
 from penstock_common.delivery.relay import Relay
 from penstock_common.delivery.topology import make_missing
 from penstock_common.delivery.watch import BucketWatch, R, is_complete
@@ -40,10 +39,7 @@ MakeStore = Callable[[Connection, Outbox], S]
 CONNECT_RETRY_S = 0.2
 RESTART_WAIT_S_MAX = 10.0
 PRUNE_EVERY_S = 3600.0
-ACQUIRE_WAIT_S = 10.0
 COMPLETE_CHECK_S = 5.0
-FETCH_TIMEOUT_S = 3.0
-"""A pull that NATS forgot, because it restarted, is asked again after no more than this."""
 
 
 class Service(Generic[S]):
@@ -74,10 +70,13 @@ class Service(Generic[S]):
         self._resync: Callable[[S], Awaitable[int]] | None = None
         self._watches: list[BucketWatch[Any]] = []
         self._tasks: list[asyncio.Task[None]] = []
-        self._deliveries: list[asyncio.Task[None]] = []
+        self._deliveries: list[Delivery[S]] = []
+        self._settling: list[asyncio.Task[None]] = []
+        self._pulling: list[asyncio.Task[None]] = []
         self._answering: list[Answering] = []
         self._pool: Pool | None = None
         self._js: JetStreamContext | None = None
+        self._relay: Relay | None = None
         self._ops: OpsServer | None = None
         self._stopping = asyncio.Event()
         self.broker = self._make_broker()
@@ -132,6 +131,13 @@ class Service(Generic[S]):
         return self._pool
 
     @property
+    def relay(self) -> Relay:
+        """The sender of this process's outbox."""
+        if self._relay is None:
+            raise RuntimeError(f"{self.name} is not connected to PostgreSQL")
+        return self._relay
+
+    @property
     def nats(self) -> Client:
         return self.broker.connection
 
@@ -147,10 +153,8 @@ class Service(Generic[S]):
         """One PostgreSQL transaction: committed at the end of the block, rolled back on an error."""
         if self._make_store is None:
             raise RuntimeError(f"{self.name} has no database")
-        async with self.pool.acquire(timeout=ACQUIRE_WAIT_S) as connection, connection.transaction():
-            outbox = Outbox(connection, self.name)
+        async with transaction(self.pool, self.name, self.relay) as (connection, outbox):
             yield self._make_store(connection, outbox)
-            await outbox.flush()
 
     async def ask(
         self, question: Question, *, deadline_s: float | None = None, subject: str | None = None
@@ -200,13 +204,10 @@ class Service(Generic[S]):
         if self._make_store is not None:
             await self._connect_postgres()
         await self._connect_nats()
-        for consumer, handlers, after_commit in self._subscriptions:
-            self._start_consumer(consumer, handlers, after_commit)
         if self._make_store is not None:
             if self.name in OWNED_BUCKETS:
                 self._spawn("complete buckets", self._keep_complete)
-            relay = Relay(self._database_url(), self.name, self.nats, self.js)
-            self._spawn("relay", relay.run)
+            self._spawn("relay", self.relay.run)
             self._spawn("prune", self._prune)
             self._questions.append((Replay, self._replay, replay_subject(self.name)))
         for question, handler, subject in self._questions:
@@ -215,8 +216,8 @@ class Service(Generic[S]):
             self._answering.append(answering)
         for name, run in self._background:
             self._spawn(name, run)
-        if self._subscriptions:
-            await self.broker.start()
+        for consumer, handlers, after_commit in self._subscriptions:
+            self._start_consumer(consumer, handlers, after_commit)
 
     async def stop(self) -> None:
         """Stop taking work, finish what is in hand, then leave."""
@@ -229,10 +230,14 @@ class Service(Generic[S]):
             with suppress(nats.errors.Error, TimeoutError):
                 await asyncio.wait_for(answering.stop(), self.settings.shutdown_grace_s)
         await _cancel(self._tasks)
-        # Only now: what is in hand is finished by the deliveries, and then the connection closes.
+        # What is in hand is finished, and only then the connection closes.
+        await _cancel(self._pulling)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.shutdown_grace_s):
+                await asyncio.gather(*(delivery.empty() for delivery in self._deliveries))
+        await _cancel(self._settling)
         with suppress(nats.errors.Error, TimeoutError):
             await asyncio.wait_for(self.broker.stop(), self.settings.shutdown_grace_s)
-        await _cancel(self._deliveries)
         if self._pool is not None:
             self._pool.terminate()
         if self._ops is not None:
@@ -258,11 +263,16 @@ class Service(Generic[S]):
             ping_interval=5,
             max_outstanding_pings=2,
             error_cb=_log_nats_error,
+            disconnected_cb=self._disconnected,
             reconnected_cb=self._reconnected,
             apply_types=False,
             graceful_timeout=self.settings.shutdown_grace_s,
             logger=None,
         )
+
+    async def _disconnected(self) -> None:
+        for bucket_watch in self._watches:
+            bucket_watch.lost()
 
     async def _reconnected(self) -> None:
         log.info("NATS is back")
@@ -284,6 +294,7 @@ class Service(Generic[S]):
     async def _connect_postgres(self) -> None:
         async def connect() -> None:
             self._pool = await create_pool(self._database_url(), self.name, size=self.settings.pool_size)
+            self._relay = Relay(self._database_url(), self.name, lambda: self.nats)
 
         await _patiently("PostgreSQL", connect, (OSError, asyncpg.PostgresError, TimeoutError))
         applied = await migrate(self.pool, self.name, self._migrations)
@@ -296,53 +307,35 @@ class Service(Generic[S]):
         handlers: Mapping[type[Message], Handler[S]],
         after_commit: Callable[[], None] | None,
     ) -> None:
-        delivery = Delivery(consumer, handlers, self._claiming_transaction, self.js, after_commit)
-        # Subject and ack policy are written out because the library's defaults lose messages: on an
-        # error it would `term`, which discards.
-        subscriber = self.broker.subscriber(
-            consumer.filters[0],
-            stream=JStream(consumer.stream, declare=False),
-            durable=consumer.durable,
-            # All messages of one fetch run at once, so that `delivery` has them in hand together.
-            pull_sub=PullSub(batch_size=consumer.batch, timeout=FETCH_TIMEOUT_S),
-            ack_policy=AckPolicy.MANUAL,
-            no_reply=True,
-            inbox_prefix=f"{inbox_prefix(self.name)}.".encode(),
-            decoder=_undecoded,
+        delivery = Delivery(
+            consumer, handlers, self._claiming_transaction, lambda: self.nats, lambda: self.js, after_commit
         )
-
-        async def receive(message: NatsMessage) -> None:
-            await delivery.submit(message.raw_message)
-
-        subscriber(receive)
-        self._deliveries.append(asyncio.create_task(_again_and_again(consumer.durable, delivery.run)))
+        self._deliveries.append(delivery)
+        self._settling.append(asyncio.create_task(_again_and_again(consumer.durable, delivery.run)))
+        self._pulling.append(asyncio.create_task(_again_and_again(f"{consumer.durable} pull", delivery.pull.run)))
 
     @asynccontextmanager
     async def _claiming_transaction(
         self, consumer: ConsumerSpec, event_ids: list[str]
     ) -> AsyncIterator[tuple[S, set[str]]]:
         make_store = cast("MakeStore[S]", self._make_store)
-        async with self.pool.acquire(timeout=ACQUIRE_WAIT_S) as connection, connection.transaction():
+        async with transaction(self.pool, self.name, self.relay) as (connection, outbox):
             fresh = await inbox.claim(connection, consumer.durable, event_ids)
-            outbox = Outbox(connection, self.name)
             yield make_store(connection, outbox), fresh
-            await outbox.flush()
 
     async def _replay(self, question: Replay) -> Contract:
-        async with self.pool.acquire(timeout=ACQUIRE_WAIT_S) as connection, connection.transaction():
+        async with transaction(self.pool, self.name, self.relay) as (connection, outbox):
             events = await inbox.mark_for_replay(connection, self.name, question.since)
-            records = await self._rewrite_records(connection)
+            records = await self._rewrite_records(connection, outbox)
         return ReplayReply(events=events, records=records)
 
-    async def _rewrite_records(self, connection: Connection) -> int:
+    async def _rewrite_records(self, connection: Connection, outbox: Outbox) -> int:
         """Write every record this service owns, then the marks that its buckets are complete."""
-        outbox = Outbox(connection, self.name)
         records = 0
         if self._resync is not None and self._make_store is not None:
             records = await self._resync(self._make_store(connection, outbox))
         for bucket in OWNED_BUCKETS.get(self.name, ()):
             await outbox.complete(bucket)
-        await outbox.flush()
         return records
 
     async def _keep_complete(self) -> None:
@@ -351,8 +344,8 @@ class Service(Generic[S]):
             missing = [bucket.name for bucket in OWNED_BUCKETS[self.name] if not await is_complete(self.js, bucket)]
             if missing:
                 log.warning("buckets are new; writing every record", extra={"buckets": missing})
-                async with self.pool.acquire(timeout=ACQUIRE_WAIT_S) as connection, connection.transaction():
-                    await self._rewrite_records(connection)
+                async with transaction(self.pool, self.name, self.relay) as (connection, outbox):
+                    await self._rewrite_records(connection, outbox)
             await asyncio.sleep(COMPLETE_CHECK_S)
 
     async def _prune(self) -> None:
@@ -407,8 +400,3 @@ async def _patiently(what: str, connect: Callable[[], Awaitable[None]], failures
 
 async def _log_nats_error(error: Exception) -> None:
     log.warning("NATS", extra={"error": repr(error)})
-
-
-async def _undecoded(message: NatsMessage) -> NatsMessage:
-    """Bodies are parsed by delivery, once, against their contract."""
-    return message

@@ -96,6 +96,22 @@ def test_two_routes_may_not_answer_the_same_request() -> None:
         EndpointSpec.model_validate({**fields, "routes": [fields["routes"][0]] * 2})
 
 
-def test_replicas_do_not_scale_yet_and_say_so() -> None:
-    with pytest.raises(ValidationError, match="do not scale with load yet"):
-        Scaling(min_replicas=1, max_replicas=2)
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"min_replicas": 3, "max_replicas": 2}, "at least min_replicas"),
+        ({"min_replicas": 3}, "at least min_replicas"),
+        ({"schedule": [{"start": "0 8 * *", "end": "0 9 * * *", "min_replicas": 1}]}, "is no cron line"),
+        (
+            {"schedule": [{"start": "0 8 * * *", "end": "0 9 * * *", "time_zone": "Mars", "min_replicas": 1}]},
+            "is no IANA time zone",
+        ),
+        (
+            {"max_replicas": 2, "schedule": [{"start": "0 8 * * *", "end": "0 9 * * *", "min_replicas": 3}]},
+            "raise max_replicas",
+        ),
+    ],
+)
+def test_scaling_that_contradicts_itself_is_refused(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Scaling.model_validate(fields)

@@ -49,8 +49,11 @@ async def test_a_watcher_gets_a_whole_snapshot_after_a_restart(make_settings: Ma
             await store.outbox.put(record)
         await eventually(lambda: "ab12" in watch.snapshot)
         watch.snapshot["gone"] = record
+        await eventually(lambda: watch.current)
         watch.restart()
-        await eventually(lambda: set(watch.snapshot) == {"ab12"})
+        assert not watch.current
+        await eventually(lambda: watch.current)
+        assert set(watch.snapshot) == {"ab12"}
         assert seen["gone"] is None
 
 

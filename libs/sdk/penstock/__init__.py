@@ -45,7 +45,18 @@ if TYPE_CHECKING:
     from penstock.models.account import ApiKey, Me, Member, NewApiKey, NewOrganization, Organization, Workspace
     from penstock.models.admin import DeadLetter, Host, Price, Replay
     from penstock.models.capacity import Capacity, Gpus, Usage, UsageRow
-    from penstock.models.endpoint import EndpointSpec, Forecast, LifecycleEvent, LogLine, Parameter, Replica, Route
+    from penstock.models.endpoint import (
+        EndpointSpec,
+        Forecast,
+        LifecycleEvent,
+        LogLine,
+        Parameter,
+        Replica,
+        Route,
+        ScalingDecision,
+        ScheduledMinimum,
+    )
+    from penstock.models.metrics import Metrics, MetricsPoint, Quantiles
     from penstock.retry import RetryPolicy
 
 __all__ = [
@@ -70,6 +81,8 @@ __all__ = [
     "LogLine",
     "Me",
     "Member",
+    "Metrics",
+    "MetricsPoint",
     "ModelError",
     "NewApiKey",
     "NewOrganization",
@@ -82,12 +95,15 @@ __all__ = [
     "Penstock",
     "PenstockError",
     "Price",
+    "Quantiles",
     "RateLimited",
     "Replay",
     "Replica",
     "Response",
     "RetryPolicy",
     "Route",
+    "ScalingDecision",
+    "ScheduledMinimum",
     "ServerError",
     "TimedOut",
     "Unauthorized",
@@ -109,6 +125,7 @@ _HOMES = (
     "penstock.models.admin",
     "penstock.models.capacity",
     "penstock.models.endpoint",
+    "penstock.models.metrics",
     "penstock.client",
     "penstock.async_client",
 )

@@ -101,6 +101,7 @@ class EndpointMethods:
     logs = items(running.logs)
     events = items(running.events)
     usage = method(running.usage)
+    metrics = method(running.metrics)
 
 
 class AsyncEndpoint(EndpointMethods, EndpointData):
@@ -121,17 +122,21 @@ class AsyncEndpoint(EndpointMethods, EndpointData):
         self,
         until: waiting.Goal = "running",
         *,
+        or_idle: bool = False,
         timeout_s: float | None = None,
         on_event: Callable[[LifecycleEvent], object] | None = None,
         after_event_id: int = 0,
     ) -> "AsyncEndpoint":
-        """Wait until the endpoint is `until`: running, stopped or terminated; returns this object, fresh.
+        """Wait until the endpoint is `until`: running, idle, stopped or terminated; returns this object, fresh.
+
+        One that sleeps, scaled to zero, does not run until a request wakes it; with `or_idle` it is as good
+        as running.
 
         `on_event`, a function or coroutine function, is given each event of its history later than
         `after_event_id`, as it happens.
         Raises EndpointFailed, WrongState when it went another way, and TimedOut after `timeout_s`.
         """
-        flow = waiting.wait(self._subject, until, timeout_s=timeout_s, after_event_id=after_event_id)
+        flow = waiting.wait(self._subject, until, or_idle=or_idle, timeout_s=timeout_s, after_event_id=after_event_id)
         try:
             return self._adopt(await self._session.run(flow, on_event))
         except EndpointFailed as failed:
@@ -166,7 +171,8 @@ class Endpoints(Resource):
         """Create an endpoint and return at once, while it is queued: `.wait()` for it to run.
 
         Options: name, git_uri and routes; git_ref, workspace, gpu_type, gpu_count, cpu_cores, memory_gb,
-        disk_gb, replicas, target_concurrency, queue_limit, queue_timeout_s, public, idempotency_key.
+        disk_gb; replicas, or min_replicas and max_replicas; idle_timeout_s, scale_down_delay_s,
+        queue_wait_target_s, schedule; target_concurrency, queue_limit, queue_timeout_s; public, idempotency_key.
         With `dry_run` nothing is made: the answer says what would happen, and what it would cost.
         Raises InvalidRequest, whose `errors` list every wrong field, and Conflict.
         """

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import Required, TypedDict
 
-from penstock.flows.endpoints import RouteLike
+from penstock.flows.endpoints import RouteLike, WindowLike
 
 
 class NewEndpoint(TypedDict, total=False):
@@ -27,6 +27,18 @@ class NewEndpoint(TypedDict, total=False):
     memory_gb: int | None
     disk_gb: int | None
     replicas: int | None
+    """Always so many: both `min_replicas` and `max_replicas`."""
+    min_replicas: int | None
+    """Replicas that always run; 0 lets the endpoint sleep when nobody calls it."""
+    max_replicas: int | None
+    idle_timeout_s: int | None
+    """Seconds without a request until it sleeps, where `min_replicas` is 0."""
+    scale_down_delay_s: int | None
+    """Seconds that a lower load must last until a replica is taken away."""
+    queue_wait_target_s: float | None
+    """Also add replicas while requests would wait longer than this."""
+    schedule: Sequence[WindowLike] | None
+    """Windows with a higher minimum: `ScheduledMinimum` objects, or dicts of the same fields."""
     target_concurrency: int | None
     """Requests that one replica works on at the same time."""
     queue_limit: int | None

@@ -151,12 +151,56 @@ def test_waiting_tells_each_event_and_returns_the_running_endpoint(platform: Any
     assert events == ["queued", "starting", "running"]
 
 
-def test_an_endpoint_that_already_runs_still_tells_its_story(platform: Any, script: Any, make: Any) -> None:
-    running = make.reply(200, make.endpoint(state="idle"))
+@pytest.mark.parametrize(
+    ("state", "options"), [("running", {}), ("idle", {"or_idle": True}), ("idle", {"until": "idle"})]
+)
+def test_an_endpoint_that_already_runs_still_tells_its_story(
+    platform: Any, script: Any, make: Any, state: str, options: dict[str, Any]
+) -> None:
+    running = make.reply(200, make.endpoint(state=state))
     script.add(make.reply(200, make.endpoint()), running, make.page(make.event(1, "queued"), make.event(2, "running")))
     events: list[str] = []
-    assert platform.on_endpoint(wait(events)).state == "idle"
+    assert platform.on_endpoint(wait(events, **options)).state == state
     assert events == ["queued", "running"]
+
+
+def test_one_that_sleeps_does_not_run_until_a_request_wakes_it(platform: Any, script: Any, make: Any) -> None:
+    script.add(
+        make.reply(200, make.endpoint()),
+        make.reply(200, make.endpoint(state="idle")),
+        make.streamed(make.sse("lifecycle", make.event(1, "idle"))),
+        make.reply(200, make.endpoint(state="idle")),
+        make.streamed(make.sse("lifecycle", make.event(2, "scheduled"), make.event(3, "running"))),
+        make.reply(200, make.endpoint(state="running")),
+        make.page(),
+    )
+    events: list[str] = []
+    assert platform.on_endpoint(wait(events)).state == "running"
+    assert events == ["idle", "scheduled", "running"]
+
+
+def test_who_waits_in_vain_for_one_that_sleeps_is_told_how_to_wake_it(
+    platform: Any, script: Any, clock: Any, make: Any
+) -> None:
+    def silent(request: httpx.Request) -> httpx.Response:
+        clock.sleep(request.extensions["timeout"]["read"])
+        raise SILENCE
+
+    idle = make.endpoint(state="idle")
+    script.add(make.reply(200, idle), make.reply(200, idle), silent, make.reply(200, idle))
+    with pytest.raises(TimedOut, match=r"it is idle\. A request wakes it: .* or_idle=True"):
+        platform.on_endpoint(wait([], timeout_s=5))
+
+
+def test_nothing_but_running_may_be_given_up_for_sleep(platform: Any, script: Any, make: Any) -> None:
+    script.add(
+        make.reply(200, make.endpoint()),
+        make.reply(200, make.endpoint(state="idle")),
+        make.streamed(make.sse("lifecycle", make.event(1, "stopped"))),
+        make.reply(200, make.endpoint(state="stopped")),
+        make.page(),
+    )
+    assert platform.on_endpoint(wait([], "stopped", or_idle=True)).state == "stopped"
 
 
 def test_events_up_to_a_given_one_are_not_told_again(platform: Any, script: Any, make: Any) -> None:

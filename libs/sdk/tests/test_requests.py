@@ -12,6 +12,7 @@ from penstock import (
     NotFound,
     Parameter,
     Route,
+    ScheduledMinimum,
     UnexpectedAnswer,
 )
 
@@ -71,6 +72,47 @@ def test_every_option_has_its_place_in_the_body(platform: Any, script: Any, make
             "public": True,
         }
     ]
+
+
+def test_every_option_of_scaling_has_its_place_in_the_body(platform: Any, script: Any, make: Any) -> None:
+    script.add(make.reply(201, make.endpoint()))
+    window = {"start": "0 8 * * *", "end": "0 9 * * *", "min_replicas": 3}
+    platform.run(
+        lambda client: client.endpoints.create(
+            name="Iris",
+            git_uri="u",
+            routes=[],
+            min_replicas=0,
+            max_replicas=4,
+            idle_timeout_s=30,
+            scale_down_delay_s=0,
+            queue_wait_target_s=0.5,
+            schedule=[
+                window,
+                ScheduledMinimum(start="0 8 * * 1-5", end="0 18 * * 1-5", time_zone="Europe/Berlin", min_replicas=2),
+            ],
+        )
+    )
+    assert script.bodies()[0]["scaling"] == {
+        "min_replicas": 0,
+        "max_replicas": 4,
+        "idle_timeout_s": 30,
+        "scale_down_delay_s": 0,
+        "queue_wait_target_s": 0.5,
+        "schedule": [
+            window,
+            {"start": "0 8 * * 1-5", "end": "0 18 * * 1-5", "time_zone": "Europe/Berlin", "min_replicas": 2},
+        ],
+    }
+
+
+@pytest.mark.parametrize("other", ["min_replicas", "max_replicas"])
+def test_the_number_of_replicas_is_given_once(platform: Any, script: Any, other: str) -> None:
+    with pytest.raises(ValueError, match="replicas sets both min_replicas and max_replicas"):
+        platform.run(
+            lambda client: client.endpoints.create(name="Iris", git_uri="u", routes=[], replicas=2, **{other: 2})
+        )
+    assert script.requests == []
 
 
 def test_a_path_object_becomes_an_absolute_path(platform: Any, script: Any, make: Any) -> None:
@@ -222,6 +264,45 @@ def test_usage_takes_days_times_and_groups(platform: Any, script: Any, make: Any
     }
     platform.on_endpoint(lambda endpoint: endpoint.usage())
     assert script.requests[2].url.path == f"/v1/endpoints/{make.endpoint_id}/usage"
+
+
+def test_metrics_take_a_span_and_a_step(platform: Any, script: Any, make: Any) -> None:
+    point = {"at": "2026-03-01T12:00:00Z", "requests": 3, "latency_ms": {"p50": 1, "p90": 2, "p99": 3.5}}
+    measured = {
+        "endpoint_id": make.endpoint_id,
+        "start": "2026-03-01T12:00:00Z",
+        "end": "2026-03-01T12:01:00Z",
+        "step_s": 60,
+        "points": [point],
+        "total": {**point, "at": "2026-03-01T12:00:00Z", "in_flight": None},
+    }
+    script.add(*[make.reply(200, make.endpoint()), make.reply(200, measured)] * 2)
+    found = platform.on_endpoint(lambda endpoint: endpoint.metrics(start=date(2026, 3, 1), end="2026-03-02", step_s=60))
+    assert (found.step_s, found.total.latency_ms.p99, found.points[0].queue_wait_ms) == (60, 3.5, None)
+    request = script.requests[1]
+    assert request.url.path == f"/v1/endpoints/{make.endpoint_id}/metrics"
+    assert dict(request.url.params) == {"from": "2026-03-01T00:00:00Z", "to": "2026-03-02", "step": "60s"}
+    platform.on_endpoint(lambda endpoint: endpoint.metrics())
+    assert dict(script.requests[3].url.params) == {}
+
+
+def test_how_an_endpoint_scales_is_read(platform: Any, script: Any, make: Any) -> None:
+    decision = {"at": "2026-03-01T12:00:00Z", "desired_replicas": 3, "ready_replicas": 1, "reason": "8 requests wait"}
+    scaling = {
+        "min_replicas": 0,
+        "max_replicas": 4,
+        "target_concurrency": 1,
+        "queue_limit": 1,
+        "queue_timeout_s": 1,
+        "schedule": [{"start": "0 8 * * *", "end": "0 9 * * *", "time_zone": "UTC", "min_replicas": 1}],
+    }
+    spec = {**make.endpoint()["spec"], "scaling": scaling}
+    told = {"ready_replicas": 1, "desired_replicas": 3, "idle_since": None, "scaling_decisions": [decision]}
+    script.add(make.reply(200, make.endpoint(spec=spec, **told)))
+    found = platform.run(lambda client: client.endpoints.get(make.endpoint_id))
+    assert (found.ready_replicas, found.desired_replicas) == (1, 3)
+    assert found.scaling_decisions[0].reason == "8 requests wait"
+    assert found.spec.scaling.schedule[0].min_replicas == 1
 
 
 def test_a_time_without_a_zone_is_a_mistake_of_the_caller(platform: Any) -> None:

@@ -17,9 +17,11 @@ from penstock_api.handlers.endpoints import Desk
 from penstock_api.handlers.facts import LIFECYCLE_HANDLERS, lines_printed
 from penstock_api.handlers.keys import rewrite_records
 from penstock_api.handlers.prices import PriceBoard
+from penstock_api.handlers.turns import Turns
 from penstock_api.problem_answers import install_problem_answers
 from penstock_api.rate_limit import RateLimit
-from penstock_api.routes import accounts, admin, endpoints, history, usage
+from penstock_api.rollups import Rollups
+from penstock_api.routes import accounts, admin, endpoints, history, metrics, usage
 from penstock_api.routes.schemas import DESCRIPTION, install_openapi
 from penstock_api.server import PublicServer
 from penstock_api.settings import ApiSettings
@@ -60,6 +62,8 @@ def build(settings: ApiSettings) -> Application:
     service.background("wake streams", lambda: _wake_streams(settings, api.wakeups))
     service.background("repair api_keys", upkeep.run_repair)
     service.background("clean tables", upkeep.run_cleaning)
+    rollups = _rollups(service, settings)
+    service.background("metrics", rollups.run)
     http = make_http(settings)
     http.state.api = api
 
@@ -67,6 +71,7 @@ def build(settings: ApiSettings) -> Application:
         api.wakeups.stop()
 
     service.on_stop(end_streams)
+    service.on_stop(rollups.stop)
     return Application(service, http, api, bucket, upkeep)
 
 
@@ -95,7 +100,7 @@ def make_http(settings: ApiSettings) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     http.add_middleware(Bounds, body_bytes_max=settings.body_bytes_max, requests_at_once=settings.requests_at_once)
-    routers = [room.router for room in (accounts, endpoints, history, usage, admin)]
+    routers = [room.router for room in (accounts, endpoints, history, metrics, usage, admin)]
     for router in routers:
         http.include_router(router)
     install_problem_answers(http)
@@ -109,6 +114,7 @@ def _parts(service: Service[Store], settings: ApiSettings) -> Api:
         PriceBoard(service),
         Addresses(settings.gateway_url, settings.domain),
         asyncio.Semaphore(settings.creates_at_once),
+        Turns(settings.inspections_per_organization),
     )
     return Api(
         platform=service,
@@ -119,6 +125,17 @@ def _parts(service: Service[Store], settings: ApiSettings) -> Api:
         places=StreamPlaces(in_all=settings.streams_at_once, per_organization=settings.streams_per_organization),
         dead_letters=DeadLetters(lambda: service.js),
         stream_heartbeat_s=settings.stream_heartbeat_s,
+        resolutions=settings.resolutions,
+    )
+
+
+def _rollups(service: Service[Store], settings: ApiSettings) -> Rollups:
+    return Rollups(
+        lambda: service.nats,
+        service,
+        step_s=settings.resolutions[0].step_s,
+        write_every_s=settings.metrics_write_s,
+        held_max=settings.metrics_rows_max,
     )
 
 

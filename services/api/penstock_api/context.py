@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from penstock_api.authentication import Authentication
 from penstock_api.dead_letters import DeadLetters
+from penstock_api.domain.windows import Resolutions
 from penstock_api.handlers.endpoints import Desk
 from penstock_api.handlers.platform import Platform
 from penstock_api.rate_limit import RateLimit
@@ -22,3 +23,4 @@ class Api:
     places: StreamPlaces
     dead_letters: DeadLetters
     stream_heartbeat_s: float
+    resolutions: Resolutions

@@ -2,11 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
+from itertools import pairwise
 
 from penstock_api.handlers.keys import repair_records
+from penstock_api.handlers.metrics import drop_old, merge_old
 from penstock_api.handlers.platform import Platform
 from penstock_api.settings import ApiSettings
+from penstock_api.store import Store
 from penstock_common.contracts.records import ApiKeyRecord
 from penstock_common.delivery.watch import BucketWatch
 
@@ -55,16 +59,33 @@ class Upkeep:
     async def clean(self) -> None:
         """Delete what has been kept long enough, in short transactions."""
         settings = self._settings
-        for _ in range(_PIECES_MAX):
-            async with self._platform.transaction() as store:
-                trimmed = await store.upkeep.trim_logs(
-                    kept_days=settings.log_retention_days, lines_per_endpoint=settings.log_lines_per_endpoint
-                )
-            if trimmed == 0:
-                break
+        await self._in_pieces(
+            lambda store: store.upkeep.trim_logs(
+                kept_days=settings.log_retention_days, lines_per_endpoint=settings.log_lines_per_endpoint
+            )
+        )
+        await self._in_pieces(lambda store: store.upkeep.drop_terminated(settings.terminated_kept_days))
+        await self._clean_metrics()
         async with self._platform.transaction() as store:
             await store.upkeep.trim_events(settings.events_per_endpoint)
         async with self._platform.transaction() as store:
             await store.upkeep.drop_ended_replicas(settings.log_retention_days)
         async with self._platform.transaction() as store:
             await store.upkeep.forget_requests(settings.idempotency_kept_h)
+
+    async def _clean_metrics(self) -> None:
+        """Merge what is old into longer steps, and delete the oldest."""
+        kept = self._settings.resolutions
+        async with self._platform.transaction() as store:
+            now = await store.now()
+        # The coarsest first: what one round merges, only a later one can merge again.
+        await self._in_pieces(lambda store: drop_old(store, kept[-1], now))
+        for step, coarser in reversed(list(pairwise(kept))):
+            await self._in_pieces(partial(merge_old, kept=step, into=coarser, now=now))
+
+    async def _in_pieces(self, piece: Callable[[Store], Awaitable[int]]) -> None:
+        """Each in a transaction of its own, until there is nothing more to do, or enough was done."""
+        for _ in range(_PIECES_MAX):
+            async with self._platform.transaction() as store:
+                if not await piece(store):
+                    return

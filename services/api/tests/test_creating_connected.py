@@ -124,6 +124,19 @@ async def test_a_dry_run_says_what_would_happen_and_makes_nothing(
     assert await emitted(database, EndpointRequested.message_type) == []
 
 
+async def test_an_endpoint_that_may_sleep_is_priced_while_its_first_replica_runs(
+    client: httpx.AsyncClient, body: dict[str, Any], others: Any
+) -> None:
+    sleepy = {**body, "scaling": {"min_replicas": 0, "max_replicas": 3}}
+
+    forecast = (await client.post("/v1/endpoints", params={"dry_run": "true"}, json=sleepy)).json()
+    made = (await client.post("/v1/endpoints", json=sleepy)).json()
+
+    assert (forecast["price_micros_per_hour"], made["price_micros_per_hour"]) == (900_000, 900_000)
+    assert {question.replicas for question in others.asked if isinstance(question, AskForecast)} == {1}
+    assert (made["ready_replicas"], made["desired_replicas"], made["scaling_decisions"]) == (0, 1, [])
+
+
 @pytest.mark.parametrize("dry_run", ["false", "true"])
 async def test_everything_that_is_wrong_is_told_at_once(
     client: httpx.AsyncClient, body: dict[str, Any], others: Any, endpoint: dict[str, Any], dry_run: str
@@ -290,3 +303,30 @@ async def test_too_many_creations_at_once_are_asked_to_come_back(
 
     assert (answer.status_code, answer.json()["code"]) == (503, "busy")
     assert answer.headers["retry-after"]
+
+
+async def test_one_organization_cannot_hold_every_inspection(
+    client: httpx.AsyncClient, client_with: MakeClient, body: dict[str, Any], others: Any
+) -> None:
+    acme = client_with((await client.post("/v1/organizations", json={"name": "Acme"})).json()["api_key"]["key"])
+    workspace = (await acme.post("/v1/workspaces", json={"slug": "acme"})).json()["slug"]
+    good, let_go, inspected = others.answers[InspectSource], asyncio.Event(), []
+
+    async def slow(question: InspectSource) -> Any:
+        inspected.append(question.source.uri)
+        if "mine" in question.source.uri:
+            await let_go.wait()
+        return await good(question)
+
+    await others.answer(InspectSource, slow)
+    mine = [
+        asyncio.create_task(client.post("/v1/endpoints", json={**body, "name": f"m{n}", "source": {"uri": f"mine{n}"}}))
+        for n in range(5)
+    ]
+    await eventually(lambda: len(inspected) == 2)
+
+    theirs = await acme.post("/v1/endpoints", json={**body, "workspace": workspace})
+    assert theirs.status_code == 201, theirs.text
+    assert len(inspected) == 3  # two of mine, and theirs
+    let_go.set()
+    assert {answer.status_code for answer in await asyncio.gather(*mine)} == {201}

@@ -17,6 +17,7 @@ GOOD: dict[str, Any] = {
     "source": {"uri": "https://github.com/acme/iris.git"},
     "routes": [{"path": "/predict", "file": "predict", "function": "predict", "body": [{"name": "x", "type": "list"}]}],
 }
+WINDOW = {"start": "0 8 * * 1-5", "end": "0 18 * * 1-5", "min_replicas": 2}
 
 
 def changed(path: str, value: object) -> dict[str, Any]:
@@ -37,6 +38,14 @@ def test_a_good_body_has_no_problems() -> None:
     assert (draft.workspace, draft.slug) == ("default", "new-inference-endpoint")
     assert draft.inspectable is not None
     assert (draft.room.gpu, draft.room.replicas) == (None, 1)
+
+
+@pytest.mark.parametrize(("least", "priced"), [(0, 1), (1, 1), (3, 3)])
+def test_room_and_price_are_asked_for_the_least_that_runs_at_all(least: int, priced: int) -> None:
+    draft = read_draft(changed("scaling", {"min_replicas": least, "max_replicas": 4, "schedule": [WINDOW]}))
+
+    assert draft.problems == ()
+    assert draft.room.replicas == priced
 
 
 @pytest.mark.parametrize(
@@ -90,7 +99,19 @@ def test_a_good_body_has_no_problems() -> None:
         ("gpu", {}, "gpu.type", "required"),
         ("resources", {"cpu_cores": 0}, "resources.cpu_cores", "greater than or equal to 1"),
         ("resources", {"memory_gb": "much"}, "resources.memory_gb", "valid integer"),
-        ("scaling", {"min_replicas": 1, "max_replicas": 2}, "scaling", "must be equal"),
+        ("scaling", {"min_replicas": 3, "max_replicas": 2}, "scaling.max_replicas", "at least min_replicas (3)"),
+        ("scaling", {"min_replicas": 3}, "scaling.max_replicas", "at least min_replicas (3): it is 1 if left out"),
+        ("scaling", {"min_replicas": -1}, "scaling.min_replicas", "greater than or equal to 0"),
+        ("scaling", {"max_replicas": 0}, "scaling.max_replicas", "greater than or equal to 1"),
+        ("scaling", {"idle_timeout_s": 0}, "scaling.idle_timeout_s", "greater than or equal to 1"),
+        ("scaling", {"schedule": [WINDOW]}, "scaling.schedule", "raise max_replicas (1)"),
+        ("scaling", {"schedule": [{**WINDOW, "start": "8 o'clock"}]}, "scaling.schedule.0.start", "is no cron line"),
+        (
+            "scaling",
+            {"schedule": [{**WINDOW, "time_zone": "Mars"}]},
+            "scaling.schedule.0.time_zone",
+            "no IANA time zone",
+        ),
         ("public", "maybe", "public", "valid boolean"),
     ],
 )

@@ -10,9 +10,11 @@ import pytest
 from penstock_api.app import Application
 from penstock_common.contracts.events import (
     EndpointFailed,
+    EndpointIdle,
     EndpointQueued,
     EndpointRestartRequested,
     EndpointRunning,
+    EndpointScaled,
     EndpointStopped,
     EndpointTerminated,
     ReplicaScheduled,
@@ -106,6 +108,7 @@ async def test_endpoints_of_others_do_not_exist(
         ("GET", "/logs"),
         ("GET", "/logs?follow=true"),
         ("GET", "/usage"),
+        ("GET", "/metrics"),
     ):
         answer = await acme.request(method, path + suffix)
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), suffix
@@ -169,6 +172,32 @@ async def test_facts_change_what_is_shown(client: httpx.AsyncClient, endpoint: d
     assert [event["id"] for event in events] == sorted(event["id"] for event in events)
 
 
+async def test_scalings_and_sleep_are_shown_with_their_reasons(
+    client: httpx.AsyncClient, endpoint: dict[str, Any], others: Any
+) -> None:
+    await others.publish(EndpointRunning(**fact(endpoint, 1, ready_replicas=1)))
+    for version, desired, reason in ((2, 3, "8 requests wait for 1 replica"), (3, 1, "quiet for 60 s")):
+        await others.publish(
+            EndpointScaled(**fact(endpoint, version, desired_replicas=desired, ready_replicas=1, reason=reason))
+        )
+    await others.publish(EndpointIdle(**fact(endpoint, 4)))
+
+    idle = await in_state(client, endpoint, "idle")
+    assert (idle["idle_since"], idle["desired_replicas"], idle["ready_replicas"]) == ("2026-03-01T12:00:00Z", 0, 0)
+    assert [(each["desired_replicas"], each["reason"]) for each in idle["scaling_decisions"]] == [
+        (1, "quiet for 60 s"),
+        (3, "8 requests wait for 1 replica"),
+    ]
+    events = (await client.get(f"/v1/endpoints/{endpoint['id']}/events")).json()["items"]
+    assert [event["type"] for event in events[-3:]] == ["endpoint.scaled", "endpoint.scaled", "endpoint.idle"]
+    assert events[-2]["message"] == "1 replica wanted, 1 ready: quiet for 60 s."
+    [listed] = (await client.get("/v1/endpoints")).json()["items"]
+    assert listed == idle
+    for _ in range(2):  # asked to start, it wakes; that may be asked again
+        woken = await client.post(f"/v1/endpoints/{endpoint['id']}/restart")
+        assert (woken.status_code, woken.json()["state"], woken.json()["idle_since"]) == (202, "queued", None)
+
+
 async def _with_position(client: httpx.AsyncClient, endpoint: dict[str, Any]) -> Any:
     found = (await client.get(f"/v1/endpoints/{endpoint['id']}")).json()
     return found if found["position"] else None
@@ -193,6 +222,9 @@ async def test_stop_restart_and_terminate_are_asked_for_once_each(
     await others.publish(EndpointRunning(**fact(endpoint, 1, ready_replicas=1)))
     await in_state(client, endpoint, "running")
 
+    refused = await client.post(f"{path}/restart")
+    assert (refused.status_code, refused.json()["code"]) == (409, "conflict")
+    assert "is running, so nothing was restarted: stop it first" in refused.json()["detail"]
     for _ in range(2):
         answer = await client.post(f"{path}/stop")
         assert (answer.status_code, answer.json()["state"]) == (202, "stopping")

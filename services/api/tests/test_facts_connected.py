@@ -50,11 +50,12 @@ def history(endpoint: dict[str, Any]) -> list[facts.Event]:
         facts.EndpointRunning(**common, version=6, ready_replicas=1),
         facts.EndpointIdle(**common, version=7),
         facts.ReplicaEnded(**replica, version=8, cause="stopped", was_ready=True),
-        facts.EndpointStopping(**common, version=9),
-        facts.EndpointStopped(**common, version=10),
-        facts.EndpointFailed(**common, version=11, reason="why", log_tail="tail"),
-        facts.EndpointTerminating(**common, version=12),
-        facts.EndpointTerminated(**common, version=13),
+        facts.EndpointScaled(**common, version=9, desired_replicas=2, ready_replicas=1, reason="a\0b"),
+        facts.EndpointStopping(**common, version=10),
+        facts.EndpointStopped(**common, version=11),
+        facts.EndpointFailed(**common, version=12, reason="why", log_tail="tail"),
+        facts.EndpointTerminating(**common, version=13),
+        facts.EndpointTerminated(**common, version=14),
     ]
 
 
@@ -248,3 +249,29 @@ async def test_the_log_of_a_terminated_endpoint_goes_an_hour_later(
     await upkeep.clean()
 
     assert await texts(client, endpoint) == []
+
+
+async def test_a_terminated_endpoint_and_its_history_go_a_month_later(
+    application: Application,
+    upkeep: Upkeep,
+    endpoint: dict[str, Any],
+    body: dict[str, Any],
+    client: httpx.AsyncClient,
+    database: Any,
+) -> None:
+    other = (await client.post("/v1/endpoints", json={**body, "name": "other"})).json()
+    await handle(application, batch(endpoint, "one"), *history(endpoint))
+    await database.execute(
+        "insert into rollups values (gen_random_uuid(), $1, now() - interval '1 hour', 10, '{}')", endpoint["id"]
+    )
+    await database.execute("update endpoints set updated_at = now() - interval '29 days'")
+    await upkeep.clean()
+    assert (await client.get(f"/v1/endpoints/{endpoint['id']}")).status_code == 200
+
+    await database.execute("update endpoints set updated_at = now() - interval '31 days'")
+    await upkeep.clean()
+
+    assert (await client.get(f"/v1/endpoints/{endpoint['id']}")).status_code == 404
+    for table in ("endpoint_events", "replicas", "rollups", "log_counts", "log_lines"):
+        assert await database.fetchval(f"select count(*) from {table} where endpoint_id = $1", endpoint["id"]) == 0
+    assert (await client.get(f"/v1/endpoints/{other['id']}")).status_code == 200  # old, but not terminated

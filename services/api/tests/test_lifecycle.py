@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from penstock_api.domain import timeline
 from penstock_api.domain.lifecycle import (
     ENDPOINT_FACTS,
+    SCALINGS_KEPT,
     STATES,
     Action,
     EndpointStatus,
@@ -19,6 +20,7 @@ from penstock_api.domain.lifecycle import (
     after_endpoint_fact,
     after_replica_fact,
     after_request,
+    desired_replicas,
     must_ask,
 )
 from penstock_api.domain.problems import Problem
@@ -29,7 +31,11 @@ AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 def endpoint_fact(kind: type[facts.EndpointFact], version: int, **fields: Any) -> Any:
-    extra = {facts.EndpointQueued: {"position": 1}, facts.EndpointRunning: {"ready_replicas": 1}}.get(kind, {})
+    extra = {
+        facts.EndpointQueued: {"position": 1},
+        facts.EndpointRunning: {"ready_replicas": 1},
+        facts.EndpointScaled: {"desired_replicas": 2, "ready_replicas": 1},
+    }.get(kind, {})
     common = {"endpoint_id": "ep_1", "organization_id": "org_1", "version": version, "at": AT}
     return kind(**{**common, **extra, **fields})
 
@@ -64,8 +70,8 @@ ASK, NOTHING, REFUSED = "ask", "nothing", "refused"
     [
         ("queued", "running", ASK, NOTHING, ASK),
         ("starting", "running", ASK, NOTHING, ASK),
-        ("running", "running", ASK, NOTHING, ASK),
-        ("idle", "running", ASK, NOTHING, ASK),
+        ("running", "running", ASK, REFUSED, ASK),
+        ("idle", "running", ASK, ASK, ASK),
         ("stopping", "stopped", NOTHING, REFUSED, ASK),
         ("stopped", "stopped", NOTHING, ASK, ASK),
         ("failed", "running", REFUSED, REFUSED, ASK),
@@ -176,9 +182,77 @@ def test_whatever_the_order_and_the_repeats_the_last_version_wins(
     for fact in shuffled:
         status = after_endpoint_fact(status, fact) or status
 
-    only_last = after_endpoint_fact(start, history[-1])
-    assert only_last is not None
-    assert (status.state, status.version) == (only_last.state, only_last.version)
+    in_order = start
+    for fact in history:
+        in_order = after_endpoint_fact(in_order, fact) or in_order
+    assert (status.state, status.version) == (in_order.state, in_order.version)
+
+
+# --- how many replicas ------------------------------------------------------------------------
+
+
+def after_all(status: EndpointStatus, *history: facts.EndpointFact) -> EndpointStatus:
+    for fact in history:
+        status = after_endpoint_fact(status, fact) or status
+    return status
+
+
+def test_a_scaling_changes_the_number_of_replicas_and_nothing_else() -> None:
+    status = EndpointStatus(state="queued", wanted="running", version=3, reason="busy", position=2)
+    assert desired_replicas(status, 0) == 1  # until the scheduler says otherwise, the first
+    assert desired_replicas(status, 4) == 4
+
+    seen = after_all(status, endpoint_fact(facts.EndpointScaled, 4, desired_replicas=3, reason="8 requests wait"))
+
+    assert desired_replicas(seen, 0) == 3
+    assert (seen.state, seen.reason, seen.position) == ("queued", "busy", 2)
+    assert [(scaling.desired_replicas, scaling.reason) for scaling in seen.scalings] == [(3, "8 requests wait")]
+
+
+def test_a_scaling_that_overtakes_a_state_does_not_hide_it() -> None:
+    start = EndpointStatus(state="starting", wanted="running")
+
+    seen = after_all(start, endpoint_fact(facts.EndpointScaled, 6), endpoint_fact(facts.EndpointRunning, 5))
+
+    assert (seen.state, desired_replicas(seen, 1)) == ("running", 2)
+    assert after_endpoint_fact(seen, endpoint_fact(facts.EndpointScaled, 6)) is None
+
+
+def test_an_idle_endpoint_has_no_replicas_until_it_is_woken() -> None:
+    later = AT + timedelta(minutes=1)
+    running = EndpointStatus(state="running", wanted="running", version=1, desired_replicas=2, scaled_version=1)
+
+    idle = after_all(running, endpoint_fact(facts.EndpointIdle, 2), endpoint_fact(facts.EndpointIdle, 3, at=later))
+    assert (idle.idle_since, desired_replicas(idle, 0)) == (AT, 0)
+    late = after_all(idle, endpoint_fact(facts.EndpointScaled, 1, desired_replicas=5))
+    assert desired_replicas(late, 0) == 0
+
+    woken = after_all(idle, endpoint_fact(facts.EndpointScaled, 4, desired_replicas=1, reason="a request came"))
+    assert desired_replicas(woken, 0) == 1
+    restarted = after_request("restart", idle)
+    assert (restarted.idle_since, desired_replicas(restarted, 0)) == (None, 1)
+    starting = after_all(woken, endpoint_fact(facts.EndpointStarting, 5))
+    assert (starting.idle_since, desired_replicas(starting, 0)) == (None, 1)
+    stopping = after_request("stop", idle)
+    assert (stopping.idle_since, desired_replicas(stopping, 0)) == (None, 0)
+
+
+def test_only_the_last_decisions_are_shown() -> None:
+    many = [endpoint_fact(facts.EndpointScaled, version, reason=str(version)) for version in range(1, 30)]
+
+    seen = after_all(EndpointStatus(state="running", wanted="running"), *many)
+
+    assert [scaling.reason for scaling in seen.scalings] == [str(n) for n in range(30 - SCALINGS_KEPT, 30)]
+
+
+def test_after_a_restart_the_number_of_the_last_run_is_forgotten() -> None:
+    stopped = after_all(
+        EndpointStatus(state="running", wanted="stopped"),
+        endpoint_fact(facts.EndpointScaled, 1, desired_replicas=9),
+        endpoint_fact(facts.EndpointStopped, 2),
+    )
+    assert desired_replicas(stopped, 1) == 0
+    assert desired_replicas(after_request("restart", stopped), 1) == 1
 
 
 # --- replica facts --------------------------------------------------------------------------
@@ -224,19 +298,33 @@ def test_an_ended_replica_does_not_come_back() -> None:
 # --- the history ----------------------------------------------------------------------------
 
 
-def test_phases_have_the_names_and_the_order_that_users_see() -> None:
-    seen = [
-        timeline.created(AT, "Ada"),
-        timeline.of_replica_fact(replica_fact(facts.ReplicaScheduled, 1), "starting"),
-        timeline.of_endpoint_fact(endpoint_fact(facts.EndpointStarting, 2)),
-        timeline.of_replica_fact(replica_fact(facts.ReplicaProgressed, 3, phase="fetching"), "starting"),
-        timeline.of_replica_fact(replica_fact(facts.ReplicaProgressed, 4, phase="installing"), "starting"),
-        timeline.of_replica_fact(replica_fact(facts.ReplicaProgressed, 5, phase="starting"), "starting"),
-        timeline.of_replica_fact(replica_fact(facts.ReplicaStarted, 6), "starting"),
-        timeline.of_endpoint_fact(endpoint_fact(facts.EndpointRunning, 7)),
-    ]
+def story(*told: facts.EndpointFact | facts.ReplicaFact, state: EndpointState, ready: int = 0) -> list[tuple[str, str]]:
+    """Phase and message of each, told of an endpoint that was in `state`."""
+    status = EndpointStatus(state=state, wanted="running")
+    seen = []
+    for fact in told:
+        if isinstance(fact, facts.EndpointFact):
+            seen.append(timeline.of_endpoint_fact(fact, status.state))
+            status = after_endpoint_fact(status, fact) or status
+        else:
+            seen.append(timeline.of_replica_fact(fact, status.state, ready))
+    return [(entry.phase, entry.message) for entry in seen]
 
-    assert list(dict.fromkeys(entry.phase for entry in seen)) == [
+
+def test_phases_have_the_names_and_the_order_that_users_see() -> None:
+    seen = story(
+        endpoint_fact(facts.EndpointStarting, 1),
+        replica_fact(facts.ReplicaScheduled, 2),
+        replica_fact(facts.ReplicaProgressed, 3, phase="fetching"),
+        replica_fact(facts.ReplicaProgressed, 4, phase="installing"),
+        replica_fact(facts.ReplicaProgressed, 5, phase="starting"),
+        replica_fact(facts.ReplicaStarted, 6),
+        endpoint_fact(facts.EndpointRunning, 7),
+        state="queued",
+    )
+
+    phases = [timeline.created(AT, "Ada").phase, *(phase for phase, _ in seen)]
+    assert list(dict.fromkeys(phases)) == [
         "queued",
         "scheduled",
         "fetching source",
@@ -244,23 +332,74 @@ def test_phases_have_the_names_and_the_order_that_users_see() -> None:
         "starting",
         "running",
     ]
-    assert seen[3].type == "replica.progressed"
-    assert seen[7].type == "endpoint.running"
-    assert all(entry.message for entry in seen)
+    assert all(message for _, message in seen)
+
+
+def test_types_are_the_names_of_facts() -> None:
+    assert (
+        timeline.of_replica_fact(replica_fact(facts.ReplicaProgressed, 1), "starting", 0).type == "replica.progressed"
+    )
+    assert timeline.of_endpoint_fact(endpoint_fact(facts.EndpointScaled, 1), "running").type == "endpoint.scaled"
 
 
 def test_a_waiting_endpoint_says_its_position() -> None:
-    entry = timeline.of_endpoint_fact(endpoint_fact(facts.EndpointQueued, 1, position=3, reason="Needs 2 × A100."))
+    queued = endpoint_fact(facts.EndpointQueued, 1, position=3, reason="Needs 2 × A100.")
 
-    assert entry.message == "Needs 2 × A100. (position 3 in the queue)"
+    assert story(queued, state="queued") == [("queued", "Needs 2 × A100. (position 3 in the queue)")]
 
 
 @pytest.mark.parametrize("kind", ENDPOINT_FACTS)
 def test_every_endpoint_fact_has_words(kind: type[facts.EndpointFact]) -> None:
-    assert timeline.of_endpoint_fact(endpoint_fact(kind, 1)).message
+    [(phase, message)] = story(endpoint_fact(kind, 1), state="running")
+
+    assert phase
+    assert message
 
 
-def test_the_end_of_a_replica_names_the_cause_and_keeps_the_endpoints_phase() -> None:
-    entry = timeline.of_replica_fact(replica_fact(facts.ReplicaEnded, 1, detail="ValueError"), "running")
+def test_a_crash_is_no_good_news_and_the_wait_after_it_is_no_host_that_was_found() -> None:
+    seen = story(
+        replica_fact(facts.ReplicaEnded, 1, detail="ValueError"),
+        endpoint_fact(facts.EndpointStarting, 2, reason="waits 10 s, because it crashed"),
+        endpoint_fact(facts.EndpointStarting, 3, reason="starting on host-1, attempt 2 of 3"),
+        replica_fact(facts.ReplicaScheduled, 4, generation=2),
+        state="running",
+    )
 
-    assert (entry.phase, entry.message) == ("running", "Replica 1 crashed (exit code 1): ValueError")
+    assert seen == [
+        ("starting", "Replica 1 crashed (exit code 1): ValueError"),
+        ("starting", "waits 10 s, because it crashed"),
+        ("starting", "starting on host-1, attempt 2 of 3"),
+        ("scheduled", "Replica 2 goes to host host-1 with 1 × RTX 4090."),
+    ]
+
+
+def test_while_others_serve_an_endpoint_goes_on_running_whatever_becomes_of_one() -> None:
+    seen = story(
+        endpoint_fact(facts.EndpointScaled, 1, desired_replicas=3, ready_replicas=2, reason="8 requests wait"),
+        replica_fact(facts.ReplicaScheduled, 2),
+        replica_fact(facts.ReplicaProgressed, 3),
+        replica_fact(facts.ReplicaEnded, 4, cause="out_of_memory", exit_code=None),
+        endpoint_fact(
+            facts.EndpointRunning, 5, ready_replicas=2, reason="starting again, because it ran out of memory"
+        ),
+        endpoint_fact(facts.EndpointScaled, 6, desired_replicas=1, ready_replicas=2),
+        state="running",
+        ready=2,
+    )
+
+    assert {phase for phase, _ in seen} == {"running"}
+    assert seen[0][1] == "3 replicas wanted, 2 ready: 8 requests wait."
+    assert seen[4][1] == "starting again, because it ran out of memory"
+    assert seen[5][1] == "1 replica wanted, 2 ready."
+
+
+def test_a_replica_that_was_told_to_stop_is_no_loss() -> None:
+    stopped = replica_fact(facts.ReplicaEnded, 1, cause="stopped", exit_code=0)
+
+    states: tuple[EndpointState, ...] = ("running", "idle", "stopping")
+    for state in states:
+        assert story(stopped, state=state) == [(state, "Replica 1 was stopped (exit code 0).")]
+
+
+def test_waking_finds_a_host_as_a_first_start_does() -> None:
+    assert story(endpoint_fact(facts.EndpointStarting, 1), state="idle")[0][0] == "scheduled"

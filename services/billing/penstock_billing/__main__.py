@@ -1,8 +1,8 @@
 """`python -m penstock_billing`: run the billing service until SIGTERM."""
 
-import asyncio
+import uvloop
 
 from penstock_billing.app import build
 from penstock_billing.settings import BillingSettings
 
-asyncio.run(build(BillingSettings()).run())
+uvloop.run(build(BillingSettings()).run())

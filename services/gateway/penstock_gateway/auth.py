@@ -6,6 +6,7 @@ refused from the moment its record is gone.
 
 import hashlib
 from enum import Enum
+from typing import NamedTuple
 
 from penstock_common.contracts.records import ApiKeyRecord
 
@@ -20,15 +21,26 @@ class Verdict(Enum):
     ALLOWED = "allowed"
     MISSING = "missing"
     INVALID = "invalid"
+    UNKNOWN = "unknown"
+    """No such key is known: it is wrong, or newer than what is known."""
     NO_SCOPE = "no_scope"
     OTHER_ORGANIZATION = "other_organization"
 
 
+class Checked(NamedTuple):
+    """What a key allows, until when in seconds of the Unix clock, and which key it is (empty when unknown)."""
+
+    verdict: Verdict
+    until_s: float
+    key_id: str = ""
+
+
 class _Key:
-    __slots__ = ("expires_at_s", "may_invoke", "organization_id", "record")
+    __slots__ = ("expires_at_s", "key_id", "may_invoke", "organization_id", "record")
 
     def __init__(self, record: ApiKeyRecord) -> None:
         self.record = record
+        self.key_id = record.key_id
         self.organization_id = record.organization_id
         self.may_invoke = INVOKE in record.scopes
         self.expires_at_s = record.expires_at.timestamp() if record.expires_at else float("inf")
@@ -57,20 +69,21 @@ class KeyTable:
     def records(self) -> list[ApiKeyRecord]:
         return [key.record for key in self._keys.values()]
 
-    def check(self, authorization: bytes | None, organization_id: str, unix_s: float) -> tuple[Verdict, float]:
-        """What the value of an Authorization header allows on an endpoint of `organization_id`, and until
-        when, in seconds of the Unix clock."""
+    def check(self, authorization: bytes | None, organization_id: str, unix_s: float) -> Checked:
+        """What the value of an Authorization header allows on an endpoint of `organization_id`."""
         if authorization is None:
-            return Verdict.MISSING, unix_s
+            return Checked(Verdict.MISSING, unix_s)
         text = bearer_key(authorization)
         if text is None:
-            return Verdict.INVALID, unix_s
+            return Checked(Verdict.INVALID, unix_s)
         key = self._keys.get(hashlib.sha256(text).digest())
-        if key is None or unix_s >= key.expires_at_s:
-            return Verdict.INVALID, unix_s
+        if key is None:
+            return Checked(Verdict.UNKNOWN, unix_s)
+        if unix_s >= key.expires_at_s:
+            return Checked(Verdict.INVALID, unix_s, key.key_id)
         if key.organization_id != organization_id:
-            return Verdict.OTHER_ORGANIZATION, key.expires_at_s
-        return Verdict.ALLOWED if key.may_invoke else Verdict.NO_SCOPE, key.expires_at_s
+            return Checked(Verdict.OTHER_ORGANIZATION, key.expires_at_s, key.key_id)
+        return Checked(Verdict.ALLOWED if key.may_invoke else Verdict.NO_SCOPE, key.expires_at_s, key.key_id)
 
 
 def bearer_key(authorization: bytes) -> bytes | None:

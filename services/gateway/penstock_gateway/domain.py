@@ -30,6 +30,8 @@ class Refusal:
     retry_after_s: int | None = None
     members: Mapping[str, object] = field(default_factory=dict)
     headers: tuple[tuple[str, str], ...] = ()
+    body: bytes | None = None
+    """The whole problem as JSON, where it is said in another's words."""
 
 
 class BadRequest(Exception):
@@ -79,6 +81,26 @@ def overloaded(route: Route, view: QueueView, why: Why) -> Refusal:
         retry_after_s(view) or (STARTING_RETRY_AFTER_S if view.slots == 0 else 1),
         {
             "reason": why,
+            "state": route.state,
+            "queue_length": view.waiting,
+            "queue_limit": view.limit,
+            "replicas": view.replicas,
+        },
+    )
+
+
+def not_started(route: Route, view: QueueView, waited_s: float) -> Refusal:
+    """503 for a request that waited for a first replica as long as it may."""
+    shortage = "" if route.public else route.shortage
+    missing = f": {shortage}" if shortage else ""
+    return Refusal(
+        503,
+        "not_started",
+        f"no replica became ready within {waited_s:g} s; the endpoint is {route.state}{_because(route)}{missing}. "
+        "Try again later, and see the endpoint's log and events for what holds its start up.",
+        STARTING_RETRY_AFTER_S,
+        {
+            "reason": "start_timeout",
             "state": route.state,
             "queue_length": view.waiting,
             "queue_limit": view.limit,
@@ -143,8 +165,18 @@ def not_found(domain: str) -> Refusal:
     )
 
 
-NO_SNAPSHOT = Refusal(
-    503, "starting_up", "the gateway has just started and has no routes yet: try again", retry_after_s=1
+NOT_CURRENT = Refusal(
+    503,
+    "starting_up",
+    "the gateway does not know this endpoint or API key, and is still fetching those made last: try again",
+    retry_after_s=1,
+)
+"""Said instead of 404 or 401, which clients take as final, while routes and keys may be out of date."""
+INVALID_PRIORITY = Refusal(
+    400,
+    "invalid_priority",
+    "the header X-Penstock-Priority must be high, normal or low, and be sent once: correct it or leave it out",
+    members={"errors": [{"field": "X-Penstock-Priority", "message": "must be high, normal or low, and be sent once"}]},
 )
 NO_KEY = Refusal(
     401,
@@ -166,7 +198,9 @@ TOO_MANY_CONNECTIONS = Refusal(
 )
 HEAD_TOO_LARGE = Refusal(431, "head_too_large", "the request line and headers are longer than the gateway takes")
 HEAD_TIMEOUT = Refusal(408, "request_timeout", "the request line and headers did not arrive in time")
-BODY_TIMEOUT = Refusal(408, "request_timeout", "the request body stopped arriving before it was complete")
+BODY_TIMEOUT = Refusal(
+    408, "request_timeout", "the request body stopped arriving before it was complete, or came too slowly"
+)
 BODY_TOO_LARGE = Refusal(413, "body_too_large", "the request body is longer than the gateway takes")
 REPLICA_TIMEOUT = Refusal(504, "replica_timeout", "the replica did not answer in time; the request may have run")
 REPLICA_LOST = Refusal(

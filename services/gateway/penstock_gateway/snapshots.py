@@ -29,7 +29,7 @@ class Snapshot(Contract):
 def load(path: Path) -> Snapshot | None:
     """What was saved, or None when there is nothing that can be read."""
     try:
-        return Snapshot.model_validate_json(path.read_bytes())
+        return Snapshot.model_validate_json(path.read_bytes(), extra="ignore")
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as error:

@@ -1,22 +1,10 @@
 """What is counted per endpoint: plain integers, written on the hot path and read by /metrics."""
 
+from penstock_common.contracts.statistics import BUCKETS_MAX, SUB_BITS
+from penstock_common.contracts.statistics import bucket_of as bucket
+
 CLIENT_LEFT = 499
 """Recorded for a request whose client left before the answer was complete."""
-
-_SUB_BITS = 2
-_SUBS = 1 << _SUB_BITS
-_BITS_MAX = 40
-_LAST = (_BITS_MAX - 1) * _SUBS - 1
-
-
-def bucket(us: int) -> int:
-    """The bucket of a time in microseconds: four to a doubling, so a bucket is exact to 19 %."""
-    bits = us.bit_length()
-    if bits <= _SUB_BITS:
-        return us
-    if bits > _BITS_MAX:
-        return _LAST
-    return ((bits - _SUB_BITS) << _SUB_BITS) | ((us >> (bits - _SUB_BITS - 1)) & (_SUBS - 1))
 
 
 class Histogram:
@@ -25,7 +13,7 @@ class Histogram:
     __slots__ = ("counts", "total_us")
 
     def __init__(self) -> None:
-        self.counts = [0] * (_LAST + 1)
+        self.counts = [0] * BUCKETS_MAX
         self.total_us = 0
 
     def record(self, us: int) -> None:
@@ -38,7 +26,7 @@ class Histogram:
 
     def below(self, bits: int) -> int:
         """How many were shorter than 2**bits microseconds. `bits` is at least 2."""
-        return sum(self.counts[: (bits - _SUB_BITS + 1) << _SUB_BITS])
+        return sum(self.counts[: (bits - SUB_BITS + 1) << SUB_BITS])
 
     def add(self, other: "Histogram") -> None:
         for index, count in enumerate(other.counts):
@@ -49,13 +37,33 @@ class Histogram:
 class EndpointStats:
     """Counters and histograms of one endpoint since the process started."""
 
-    __slots__ = ("first_byte", "latency", "queue_wait", "statuses")
+    __slots__ = (
+        "cold_starts",
+        "completion_tokens",
+        "first_byte",
+        "first_token",
+        "latency",
+        "prompt_tokens",
+        "queue_wait",
+        "statuses",
+    )
 
     def __init__(self) -> None:
         self.statuses: dict[int, int] = {}
         self.latency = Histogram()
         self.queue_wait = Histogram()
         self.first_byte = Histogram()
+        self.first_token = Histogram()
+        """To the first event of an answer that is a stream of events."""
+        self.prompt_tokens = 0
+        self.completion_tokens = 0
+        self.cold_starts = 0
+        """Times that a request woke the endpoint."""
+
+    @property
+    def requests(self) -> int:
+        """All that have ended, whatever became of them."""
+        return sum(self.statuses.values())
 
     def answered(self, status: int, wait_us: int, first_byte_us: int, total_us: int) -> None:
         """Count a request that a replica answered. All times are from when the request was received."""
@@ -77,6 +85,17 @@ class EndpointStats:
     def add(self, other: "EndpointStats") -> None:
         for status, count in other.statuses.items():
             self.statuses[status] = self.statuses.get(status, 0) + count
-        self.latency.add(other.latency)
-        self.queue_wait.add(other.queue_wait)
-        self.first_byte.add(other.first_byte)
+        for mine, theirs in zip(self._histograms(), other._histograms(), strict=True):
+            mine.add(theirs)
+        self.prompt_tokens += other.prompt_tokens
+        self.completion_tokens += other.completion_tokens
+        self.cold_starts += other.cold_starts
+
+    def copy(self) -> "EndpointStats":
+        """How everything stands now."""
+        found = EndpointStats()
+        found.add(self)
+        return found
+
+    def _histograms(self) -> tuple[Histogram, ...]:
+        return self.latency, self.queue_wait, self.first_byte, self.first_token

@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from typing import Any, Protocol
 
+from penstock_common.contracts.endpoint import Scaling
 from penstock_common.contracts.records import ApiKeyRecord, Route, RouteReplica
 from penstock_gateway.proxy.endpoint import Endpoint
 from penstock_gateway.proxy.plane import DataPlane
@@ -27,13 +28,16 @@ def route(**changes: Any) -> Route:
         "endpoint": "iris",
         "state": "running",
         "public": False,
-        "target_concurrency": 1,
-        "queue_limit": 100,
-        "queue_timeout_s": 30,
         "replicas": (),
         "version": 1,
     }
-    return Route(**{**fields, **changes})
+    return changed(Route(**fields, scaling=Scaling(queue_limit=100, queue_timeout_s=30)), **changes)
+
+
+def changed(one: Route, **changes: Any) -> Route:
+    """Fields of the route, and of its scaling, by name."""
+    scaling = {name: changes.pop(name) for name in set(changes) & set(Scaling.model_fields)}
+    return Route(**{**dict(one), **changes, "scaling": one.scaling.model_copy(update=scaling)})
 
 
 def ready(*replicas: ScriptedReplica) -> tuple[RouteReplica, ...]:
@@ -69,7 +73,7 @@ class RunningPlane:
         return self.plane.directory.endpoints[ENDPOINT_ID]
 
     def change_route(self, **changes: Any) -> None:
-        self.route = self.route.model_copy(update={"version": self.route.version + 1, **changes})
+        self.route = changed(self.route, **{"version": self.route.version + 1, **changes})
         self.plane.directory.put_route(self.route)
 
     def client(self) -> AbstractAsyncContextManager[RawClient]:

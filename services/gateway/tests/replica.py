@@ -161,8 +161,11 @@ class Gate:
 
     async def __call__(self, seen: Seen, connection: Connection) -> None:
         await connection.body(seen)
-        await self._permits.acquire()
+        await self.wait()
         await connection.answer(seen.target.encode())
+
+    async def wait(self) -> None:
+        await self._permits.acquire()
 
     def open(self, count: int = 1) -> None:
         for _ in range(count):

@@ -143,6 +143,29 @@ async def test_a_gateway_without_any_snapshot_says_so_rather_than_404(make_plane
         assert (answer.status, code(answer), answer.one("Retry-After")) == (503, "starting_up", "1")
 
 
+async def test_an_unknown_name_or_key_may_be_new_while_the_directory_may_be_out_of_date(
+    make_plane: MakePlane, replica: ScriptedReplica
+) -> None:
+    plane = await make_plane(replica)
+    directory = plane.plane.directory
+    expired = key_record("psk_expired", expires_at=datetime.now(UTC) - timedelta(days=1))
+    directory.put_key(expired)
+    directory.is_current = lambda: False
+    async with plane.client() as client:
+        for answer in (
+            await call(client, "/e/default/made-since/x", host=b"Host: localhost\r\n"),
+            await call(client, key="psk_made_since"),
+        ):
+            assert (answer.status, code(answer), answer.one("Retry-After")) == (503, "starting_up", "1")
+            assert not answer.closes
+        assert (await call(client)).status == 200
+        final = [code(await call(client, key=key)) for key in (None, "not a key of ours", "psk_expired")]
+        assert final == ["no_api_key", "invalid_api_key", "invalid_api_key"]
+        directory.is_current = lambda: True
+        assert (await call(client, "/e/default/made-since/x", host=b"Host: localhost\r\n")).status == 404
+        assert (await call(client, key="psk_made_since")).status == 401
+
+
 async def ping(plane: RunningPlane, method: str = "GET", target: str = "/ping") -> Answer:
     async with plane.client() as client:
         return await client.request(method, target)

@@ -28,7 +28,8 @@ def test_a_key_with_the_scope_may_call_endpoints_of_its_organization() -> None:
 
 def test_no_key_and_a_wrong_key_are_told_apart() -> None:
     assert verdict(table(), None) is Verdict.MISSING
-    assert verdict(table(), b"Bearer psk_other") is Verdict.INVALID
+    assert verdict(table(), b"Bearer psk_other") is Verdict.UNKNOWN
+    assert verdict(table(), b"Bearer other") is Verdict.INVALID
 
 
 def test_a_key_of_another_organization_may_not_know_the_endpoint() -> None:
@@ -44,7 +45,7 @@ def test_a_key_without_the_scope_is_known_but_not_enough() -> None:
 def test_a_key_is_valid_until_it_expires_and_no_longer() -> None:
     keys = KeyTable()
     keys.put(key_record("psk_key", expires_at=datetime.fromtimestamp(NOW_S, UTC)))
-    assert keys.check(KEY, "org_1", NOW_S - 0.001) == (Verdict.ALLOWED, NOW_S)
+    assert keys.check(KEY, "org_1", NOW_S - 0.001) == (Verdict.ALLOWED, NOW_S, "key_1")
     assert keys.check(KEY, "org_1", NOW_S)[0] is Verdict.INVALID
 
 
@@ -52,7 +53,7 @@ def test_a_revoked_key_is_refused_at_once() -> None:
     keys = table()
     keys.remove(key_record("psk_key").sha256)
     keys.remove(key_record("psk_unknown").sha256)
-    assert verdict(keys, KEY) is Verdict.INVALID
+    assert verdict(keys, KEY) is Verdict.UNKNOWN
     assert keys.hashes() == set()
 
 

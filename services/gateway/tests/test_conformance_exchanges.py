@@ -6,7 +6,7 @@ import pytest
 
 from tests_support import eventually
 
-from .plane import MakePlane, key_record
+from .plane import MakePlane
 from .raw import AUTHORIZATION, HOST
 from .replica import Connection, Gate, ScriptedReplica, Seen, says
 
@@ -288,37 +288,6 @@ async def test_an_answer_cut_short_is_cut_short_for_the_client_too(
 # --- what comes before the answer -------------------------------------------------------------
 
 
-async def test_a_body_waits_for_100_continue_from_the_replica(make_plane: MakePlane, replica: ScriptedReplica) -> None:
-    async def handler(seen: Seen, connection: Connection) -> None:
-        assert seen.one("Expect") == "100-continue"
-        await connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
-        await connection.answer(await connection.body(seen))
-
-    replica.handler = handler
-    plane = await make_plane(replica)
-    async with plane.client() as client:
-        for _ in range(2):
-            await client.send(b"POST / HTTP/1.1\r\n" + FIELDS + b"Expect: 100-continue\r\nContent-Length: 4\r\n\r\n")
-            assert (await client.answer()).status == 100
-            await client.send(b"body")
-            assert (await client.answer()).body == b"body"
-
-
-async def test_a_refusal_instead_of_100_continue_saves_sending_the_body(make_plane: MakePlane) -> None:
-    plane = await make_plane(state="stopped")
-    async with plane.client() as client:
-        await client.send(b"POST / HTTP/1.1\r\n" + FIELDS + b"Expect: 100-continue\r\nContent-Length: 4\r\n\r\n")
-        answer = await client.answer()
-        assert (answer.status, answer.closes) == (503, True)
-
-
-async def test_a_body_sent_without_waiting_for_100_is_fine_too(make_plane: MakePlane, replica: ScriptedReplica) -> None:
-    plane = await make_plane(replica)
-    async with plane.client() as client:
-        await client.send(b"POST / HTTP/1.1\r\n" + FIELDS + b"Expect: 100-continue\r\nContent-Length: 4\r\n\r\nbody")
-        assert (await client.answer()).json()["body"] == "body"
-
-
 async def test_100_is_not_sent_to_who_did_not_ask_nor_to_http_1_0(
     make_plane: MakePlane, replica: ScriptedReplica
 ) -> None:
@@ -346,66 +315,6 @@ async def test_request_trailers_reach_the_replica_but_for_dangerous_ones(
         )
         assert (await client.answer()).json()["body"] == "abc"
     assert replica.seen[0].trailers == ["X-Sum: 6"]
-
-
-@pytest.mark.parametrize("size", [None, 200_000])
-async def test_a_body_that_is_chunked_or_long_reaches_the_replica_while_it_is_still_being_sent(
-    make_plane: MakePlane, replica: ScriptedReplica, size: int | None
-) -> None:
-    arrived = asyncio.Event()
-    parts = (b"3\r\nabc\r\n", b"0\r\n\r\n") if size is None else (b"abc", b"x" * (size - 3))
-
-    async def handler(seen: Seen, connection: Connection) -> None:
-        assert await connection.reader.readexactly(len(parts[0])) == parts[0]
-        arrived.set()
-        assert await connection.reader.readexactly(len(parts[1])) == parts[1]
-        await connection.answer()
-
-    replica.handler = handler
-    plane = await make_plane(replica)
-    framing = CHUNKED if size is None else b"Content-Length: %d\r\n" % size
-    async with plane.client() as client:
-        await client.send(b"POST / HTTP/1.1\r\n" + FIELDS + framing + b"\r\n" + parts[0])
-        await asyncio.wait_for(arrived.wait(), 10)
-        await client.send(parts[1])
-        assert (await client.answer()).status == 200
-
-
-async def test_a_short_body_takes_no_replica_before_it_is_complete(
-    make_plane: MakePlane, replica: ScriptedReplica
-) -> None:
-    plane = await make_plane(replica)
-    async with plane.client() as slow, plane.client() as fast:
-        for _ in range(3):
-            await slow.send(b"POST /slow HTTP/1.1\r\n" + FIELDS + b"Content-Length: 6\r\n\r\nabc")
-            assert (await fast.request("POST", "/fast", body=b"x")).status == 200
-            assert plane.endpoint.queue.in_flight == 0
-            await slow.send(b"defGET /next HTTP/1.1\r\n" + FIELDS + b"\r\n")
-            assert (await slow.answer()).json()["body"] == "abcdef"
-            assert (await slow.answer()).json()["line"] == "GET /next HTTP/1.1"
-
-
-async def test_a_refusal_of_a_short_body_keeps_the_connection(make_plane: MakePlane) -> None:
-    plane = await make_plane(state="stopped")
-    async with plane.client() as client:
-        for _ in range(2):
-            await client.send(b"POST / HTTP/1.1\r\n" + FIELDS + b"Content-Length: 6\r\n\r\nabc")
-            await client.send(b"def")
-            answer = await client.answer()
-            assert (answer.status, answer.closes) == (503, False)
-
-
-async def test_a_key_revoked_while_a_short_body_arrives_is_refused(
-    make_plane: MakePlane, replica: ScriptedReplica
-) -> None:
-    plane = await make_plane(replica)
-    async with plane.client() as client:
-        await client.send(b"POST / HTTP/1.1\r\n" + FIELDS + b"Content-Length: 6\r\n\r\nabc")
-        await eventually(lambda: any(client._exchange for client in plane.plane._clients))
-        plane.plane.directory.remove_key(key_record().sha256)
-        await client.send(b"def")
-        assert (await client.answer()).status == 401
-    assert replica.seen == []
 
 
 async def test_an_answer_before_the_end_of_the_request_is_passed_on_and_both_sides_closed(

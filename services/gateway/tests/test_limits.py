@@ -6,6 +6,8 @@ from time import monotonic
 
 import pytest
 
+from penstock_gateway.proxy.intake import Pace
+from penstock_gateway.settings import GatewaySettings
 from tests_support import eventually
 
 from .plane import MakePlane
@@ -69,10 +71,14 @@ async def test_a_kept_connection_without_a_request_is_closed_without_a_word(
         assert await client.closed()
 
 
+LONG_CHUNK = b"11170\r\n" + b"x" * 70_000 + b"\r\n"
+
+
 @pytest.mark.parametrize(
-    "framing", [b"Content-Length: 100000\r\n\r\nabc", b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"]
+    "framing",
+    [b"Content-Length: 100000\r\n\r\nabc", b"Transfer-Encoding: chunked\r\n\r\n" + LONG_CHUNK],
 )
-async def test_a_body_that_stops_arriving_frees_the_replica(
+async def test_a_long_body_that_stops_arriving_frees_the_replica(
     make_plane: MakePlane, replica: ScriptedReplica, framing: bytes
 ) -> None:
     plane = await make_plane(replica, settings=SOON)
@@ -85,12 +91,15 @@ async def test_a_body_that_stops_arriving_frees_the_replica(
     assert len(replica.seen) == 1
 
 
+@pytest.mark.parametrize(
+    "framing", [b"Content-Length: 100\r\n\r\nabc", b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"]
+)
 async def test_a_short_body_that_stops_arriving_never_reaches_a_replica(
-    make_plane: MakePlane, replica: ScriptedReplica
+    make_plane: MakePlane, replica: ScriptedReplica, framing: bytes
 ) -> None:
     plane = await make_plane(replica, settings=SOON)
     async with plane.client() as client:
-        await client.send(b"POST / HTTP/1.1\r\n" + FIELDS + b"Content-Length: 100\r\n\r\nabc")
+        await client.send(b"POST / HTTP/1.1\r\n" + FIELDS + framing)
         assert (await client.answer()).status == 408
     assert replica.seen == []
 
@@ -98,11 +107,41 @@ async def test_a_short_body_that_stops_arriving_never_reaches_a_replica(
 async def test_a_body_that_keeps_arriving_may_take_longer_than_the_limit_on_silence(
     make_plane: MakePlane, replica: ScriptedReplica
 ) -> None:
-    plane = await make_plane(replica, settings=SOON)
+    plane = await make_plane(replica, settings={**SOON, "body_bytes_per_s_min": 1})
     async with plane.client() as client:
         await client.send(b"POST / HTTP/1.1\r\n" + FIELDS + b"Content-Length: 40\r\n\r\n")
         await dribble(client.writer, b"x" * 40)
         assert (await client.answer()).status == 200
+
+
+@pytest.mark.parametrize("length", [60_000, 100_000])
+async def test_a_body_that_dribbles_is_cut_off_although_it_is_never_silent(
+    make_plane: MakePlane, replica: ScriptedReplica, length: int
+) -> None:
+    plane = await make_plane(replica, settings=SOON)
+    async with plane.client() as client:
+        await client.send(b"POST / HTTP/1.1\r\n" + FIELDS + b"Content-Length: %d\r\n\r\n" % length)
+        dribbling = asyncio.create_task(dribble(client.writer, b"x" * length))
+        answer = await client.answer()
+        assert (answer.status, answer.json()["code"], answer.closes) == (408, "request_timeout", True)
+        dribbling.cancel()
+    await eventually(lambda: plane.endpoint.in_flight == 0)
+
+
+def test_a_body_has_as_long_as_its_bytes_allow_at_the_slowest_pace() -> None:
+    pace = Pace(GatewaySettings(body_timeout_s=30, body_bytes_per_s_min=100))
+    assert pace.begin(1000) == 1030
+    assert pace.arrived(1000, 1001) == 1031
+    assert pace.arrived(1, 1020) == 1040.01
+    assert pace.arrived(1, 1040) == 1040.02
+
+
+def test_time_in_which_a_client_was_not_read_is_not_held_against_it() -> None:
+    pace = Pace(GatewaySettings(body_timeout_s=30, body_bytes_per_s_min=100))
+    pace.begin(1000)
+    pace.pause(1010)
+    assert pace.resume(1500) == 1520
+    assert pace.arrived(100, 1519) == 1521
 
 
 @pytest.mark.parametrize("chunked", [True, False])
@@ -124,9 +163,11 @@ async def test_a_body_that_is_too_long_is_413(make_plane: MakePlane, replica: Sc
 async def test_a_chunked_body_that_grows_too_long_on_its_way_frees_the_replica(
     make_plane: MakePlane, replica: ScriptedReplica
 ) -> None:
-    plane = await make_plane(replica, settings={"body_bytes_max": 1000})
+    plane = await make_plane(replica, settings={"body_bytes_max": 1000, "held_bytes_max": 100})
     async with plane.client() as client:
-        await client.send(b"POST / HTTP/1.1\r\n" + FIELDS + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        await client.send(
+            b"POST / HTTP/1.1\r\n" + FIELDS + b"Transfer-Encoding: chunked\r\n\r\nc8\r\n" + b"x" * 200 + b"\r\n"
+        )
         await eventually(lambda: replica.working == 1)
         await client.send(b"3e8\r\n" + b"x" * 1000 + b"\r\n")
         assert (await client.answer()).status == 413

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_gateway.domain import BadRequest
+from penstock_gateway.fairness import Place
 from penstock_gateway.proxy.context import Context
 from penstock_gateway.proxy.endpoint import Endpoint
 from penstock_gateway.proxy.prepared import PreparedRequest, forwarding_lines
@@ -30,7 +31,7 @@ async def written(
     """The lines of the head that the replica gets, below the request line."""
     parsed = head(fields)
     endpoint = Endpoint(Context(LIMITS), route())
-    prepared = PreparedRequest(parsed, endpoint, generation=0, until_s=0)
+    prepared = PreparedRequest(parsed, endpoint, Place(), generation=0, until_s=0)
     prepared.compose(b"/x", forwarding_lines(b"a", b"10.0.0.1", b"http"), public=public, prefix=prefix)
     lines = prepared.write(digits, prepared.trace, ID).split(b"\r\n")
     assert lines[0] == b"POST /x HTTP/1.1"

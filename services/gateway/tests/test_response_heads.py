@@ -70,7 +70,7 @@ def test_what_is_not_valid_http_is_not_passed_on(raw: bytes) -> None:
 
 def test_an_equal_head_is_written_again_with_its_own_length_and_id() -> None:
     raw = b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\nX: y\r\n\r\n"
-    answer = prepare_answer(raw, parse_response_head(raw))
+    answer = prepare_answer(raw, parse_response_head(raw), is_json=False)
     assert answer is not None
     found = answer.template.match(raw.replace(b": 2", b": 3") + b"abc")
     assert found is not None
@@ -92,4 +92,4 @@ def test_an_equal_head_is_written_again_with_its_own_length_and_id() -> None:
     ],
 )
 def test_only_sized_answers_on_kept_connections_are_prepared(raw: bytes) -> None:
-    assert prepare_answer(raw, parse_response_head(raw)) is None
+    assert prepare_answer(raw, parse_response_head(raw), is_json=False) is None

@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_gateway.stats import EndpointStats, Histogram, bucket
+from penstock_common.contracts.statistics import bucket_of as bucket
+from penstock_gateway.stats import EndpointStats, Histogram
 
 TIMES = st.integers(0, 2**39)
 

@@ -1,20 +1,19 @@
 """The end of a gateway: what is open finishes, and the next process takes over without a lost request."""
 
 import asyncio
-import os
-import signal
-import sys
+import ssl
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx
 import pytest
 
-from penstock_gateway.snapshots import Snapshot, save
 from tests_support import eventually
 from tests_support.servers import free_port
 
-from .plane import MakePlane, key_record, ready, route
+from .certificates import make_pair
+from .plane import MakePlane
+from .process import Process, saved
 from .raw import AUTHORIZATION, HOST, KEY
 from .replica import Connection, Gate, ScriptedReplica, Seen
 
@@ -78,52 +77,6 @@ async def test_a_stop_cuts_off_what_does_not_end_in_time(make_plane: MakePlane, 
 # --- real processes, without NATS -------------------------------------------------------------
 
 
-class Process:
-    """`python -m penstock_gateway`, with a snapshot on disk and no server to be reached."""
-
-    def __init__(self, data_dir: Path, port: int) -> None:
-        self._environment = {
-            "PATH": os.environ["PATH"],
-            "PENSTOCK_GATEWAY_PORT": str(port),
-            "PENSTOCK_DATA_DIR": str(data_dir),
-            "PENSTOCK_NATS_URL": f"nats://127.0.0.1:{free_port()}",
-            "PENSTOCK_SHUTDOWN_GRACE_S": "10",
-        }
-        self._log = b""
-
-    async def __aenter__(self) -> "Process":
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "penstock_gateway", env=self._environment, stderr=asyncio.subprocess.PIPE
-        )
-        assert self._process.stderr is not None
-        while b'"listening"' not in self._log:
-            line = await asyncio.wait_for(self._process.stderr.readline(), 20)
-            assert line, self._log.decode()
-            self._log += line
-        self._reading = asyncio.create_task(self._read())
-        return self
-
-    async def _read(self) -> None:
-        assert self._process.stderr is not None
-        async for line in self._process.stderr:
-            self._log += line
-
-    async def stop(self) -> int:
-        if self._process.returncode is None:
-            self._process.send_signal(signal.SIGTERM)
-        code = await asyncio.wait_for(self._process.wait(), 20)
-        await self._reading
-        return code
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.stop()
-
-
-def saved(data_dir: Path, replica: ScriptedReplica) -> None:
-    served = route(replicas=ready(replica), target_concurrency=8)
-    save(data_dir / "gateway" / "snapshot.json", Snapshot(routes=(served,), api_keys=(key_record(),)))
-
-
 async def test_a_gateway_that_starts_while_nats_is_away_serves_what_it_knew(
     tmp_path: Path, replica: ScriptedReplica
 ) -> None:
@@ -144,9 +97,14 @@ async def test_a_gateway_without_snapshot_and_nats_answers_503(tmp_path: Path) -
         assert (answer.status_code, answer.json()["code"]) == (503, "starting_up")
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_one_process_takes_over_from_another_without_losing_a_request(
-    tmp_path: Path, replica: ScriptedReplica
+    tmp_path: Path, replica: ScriptedReplica, scheme: str
 ) -> None:
+    pair = make_pair(tmp_path, "gateway")
+    settings = pair.settings if scheme == "https" else {}
+    verify: ssl.SSLContext = pair.trusted()
+
     async def briefly(seen: Seen, connection: Connection) -> None:
         await connection.body(seen)
         await asyncio.sleep(WORK_S)
@@ -155,7 +113,7 @@ async def test_one_process_takes_over_from_another_without_losing_a_request(
     replica.handler = briefly
     saved(tmp_path, replica)
     port = free_port()
-    url = f"http://127.0.0.1:{port}/e/default/iris/x"
+    url = f"{scheme}://127.0.0.1:{port}/e/default/iris/x"
     headers = {"Authorization": f"Bearer {KEY}"}
     failures: list[object] = []
     counts = {"kept": 0, "fresh": 0}
@@ -163,7 +121,7 @@ async def test_one_process_takes_over_from_another_without_losing_a_request(
 
     async def load(kind: str) -> None:
         limits = httpx.Limits(max_keepalive_connections=0 if kind == "fresh" else 1)
-        async with httpx.AsyncClient(headers=headers, limits=limits, timeout=10) as client:
+        async with httpx.AsyncClient(headers=headers, limits=limits, verify=verify, timeout=10) as client:
             while not over.is_set():
                 try:
                     answer = await client.post(url, content=b"{}")
@@ -175,10 +133,10 @@ async def test_one_process_takes_over_from_another_without_losing_a_request(
                         failures.append(answer.text)
 
     async with AsyncExitStack() as stack:
-        old = await stack.enter_async_context(Process(tmp_path, port))
+        old = await stack.enter_async_context(Process(tmp_path, port, settings))
         loads = [asyncio.create_task(load(kind)) for kind in ("kept", "kept", "fresh", "fresh")]
         for _ in range(2):
-            new = await stack.enter_async_context(Process(tmp_path, port))
+            new = await stack.enter_async_context(Process(tmp_path, port, settings))
             assert await old.stop() == 0
             counts.update(kept=0, fresh=0)
             await eventually(lambda: min(counts.values()) > 50)

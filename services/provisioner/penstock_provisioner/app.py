@@ -17,17 +17,17 @@ from penstock_common.delivery.publish import publish_message
 from penstock_common.service import Service
 from penstock_provisioner import handlers, journal
 from penstock_provisioner.drivers.process import procfs
-from penstock_provisioner.drivers.process.driver import ProcessDriver, ProcessLimits
+from penstock_provisioner.drivers.process.driver import ProcessDriver, ProcessLimits, environments_in_use
 from penstock_provisioner.drivers.process.runtime_copy import copy_runtime, remove_other_copies
 from penstock_provisioner.drivers.process.variables import DATA_DIR, HOST_DIR
 from penstock_provisioner.helpers import HELPER, Helpers
-from penstock_provisioner.inventory import take_inventory
+from penstock_provisioner.inventory import own_disk_bytes, take_inventory, with_own_disk
 from penstock_provisioner.journal import Journal
 from penstock_provisioner.logs.follow import LogFollower, LogLimits
 from penstock_provisioner.logs.follow import Publish as PublishLogs
-from penstock_provisioner.reconciler import Reconciler, requirement_sets
+from penstock_provisioner.reconciler import Reconciler
+from penstock_provisioner.reporting import EAGER_INTERVAL_S, Reporter, heartbeat, heartbeat_wait_s
 from penstock_provisioner.reporting import Publish as PublishReport
-from penstock_provisioner.reporting import Reporter, heartbeat
 from penstock_provisioner.settings import ProvisionerSettings
 from penstock_provisioner.source.environment import Environments, InstallFailed
 from penstock_provisioner.source.fetch import SourceLimits, Sources
@@ -37,6 +37,7 @@ from penstock_provisioner.source.installed import installed_pins
 from penstock_provisioner.source.resolving import Resolver
 from penstock_provisioner.source.uv import Uv
 from penstock_provisioner.supervising import Times
+from penstock_provisioner.threads import in_thread
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,8 @@ _MIB = 1024**2
 _GB = 1000**3
 _KILL_HELPERS_DEADLINE_S = 10.0
 _LAST_WORDS_S = 1
+_DISK_S = 4.0
+"""A host is not silent for longer because its own files have not been counted yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ class Host:
     inspector: Inspector
     environments: Environments
     inventory: Inventory
+    helpers: Helpers
     driver: str
     boot_id: str
 
@@ -78,7 +82,7 @@ async def open_host(
         # What an earlier provisioner had git and uv do would write where we do.
         leftovers = procfs.Finder(HELPER, str(settings.own_dir))
         await procfs.kill_all(leftovers, _KILL_HELPERS_DEADLINE_S)
-        host = _assemble(settings, publish_report, publish_logs, wanted)
+        host = await in_thread(_assemble, settings, publish_report, publish_logs, wanted)
         await host.reconciler.adopt()
         stack.push_async_callback(host.reconciler.detach)
         yield host
@@ -106,7 +110,7 @@ def _assemble(
         parallel=settings.parallel_installs,
         timeout_s=settings.install_timeout_s,
         allow_builds=settings.allow_source_builds,
-        in_use=lambda: requirement_sets(reconciler.replicas()),
+        in_use=lambda: environments_in_use(own / "replicas"),
     )
     runtime = copy_runtime(own / "runtime")
     if not any(replica.instance for replica in replicas.load()[0]):
@@ -138,6 +142,7 @@ def _assemble(
         inspector=Inspector(sources, resolver, helpers, parallel=settings.parallel_inspections),
         environments=environments,
         inventory=take_inventory(settings.host_id, own, settings.simulate_gpus),
+        helpers=helpers,
         driver=driver.name,
         boot_id=procfs.boot_id(),
     )
@@ -181,6 +186,8 @@ class Provisioner:
         self._settings = settings
         self._stack = AsyncExitStack()
         self._host: Host | None = None
+        self._inventory: Inventory | None = None
+        self._disk_known = asyncio.Event()
         self._leaving = False
         self._assignments = self.service.watch(Assignment, self._assigned, keys=assignments_of(settings.host_id))
         self.service.on_start(self._open)
@@ -189,6 +196,7 @@ class Provisioner:
         self.service.background("first snapshot", self._first_snapshot)
         self.service.background("reports", lambda: self.host.reporter.run())
         self.service.background("logs", lambda: self.host.logs.run())
+        self.service.background("own disk", self._measure_disk)
         self.service.background("heartbeats", self._heartbeats)
         self.service.background("base environment", self._warm)
         self.service.on_stop(self._leave)
@@ -243,31 +251,50 @@ class Provisioner:
             source=f"provisioner/{self._settings.host_id}",
         )
 
+    async def _measure_disk(self) -> None:
+        """Once: what replicas take later is known to the scheduler as reserved."""
+        own, cache = self._settings.own_dir, self._settings.own_cache_dir
+        used_bytes = await own_disk_bytes(own, cache, self.host.helpers)
+        self._inventory = with_own_disk(self.host.inventory, own, used_bytes)
+        self._disk_known.set()
+
     async def _heartbeats(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DISK_S):
+                await self._disk_known.wait()
+        now_s, interval_s = asyncio.get_running_loop().time, self._settings.heartbeat_interval_s
+        connected_at: float | None = None
         # Who left must not be heard of again.
         while not self._leaving:
+            wait_s = EAGER_INTERVAL_S
             if self.service.nats.is_connected:
+                connected_at = now_s() if connected_at is None else connected_at
+                wait_s = heartbeat_wait_s(now_s() - connected_at, interval_s)
                 await self._send_heartbeat()
-                self.host.reconciler.beat()
-            await asyncio.sleep(self._settings.heartbeat_interval_s)
+                # Those that may be lost are not counted on to bring a replica's last report.
+                if wait_s == interval_s:
+                    self.host.reconciler.beat()
+            else:
+                connected_at = None
+            await asyncio.sleep(wait_s)
 
     async def _send_heartbeat(self) -> None:
         beat = heartbeat(
             host_id=self._settings.host_id,
             boot_id=self.host.boot_id,
             driver=self.host.driver,
-            inventory=self.host.inventory,
-            reports=self.host.reconciler.reports(),
+            inventory=self._inventory or self.host.inventory,
+            reports=self.host.reporter.repeated(self.host.reconciler.reports()),
             leaving=self._leaving,
         )
         await self.service.nats.publish(heartbeat_subject(self._settings.host_id), beat)
 
     async def _warm(self) -> None:
         """Most replicas need little more than the runtime: its environment is there before the first."""
-        pins = installed_pins(penstock_runtime.REQUIREMENTS)
+        pins = await in_thread(installed_pins, penstock_runtime.REQUIREMENTS)
         if pins is not None:
             try:
-                await self.host.environments.warm(pins)
+                await self.host.environments.ensure(pins)
             except InstallFailed as failure:
                 log.warning("the base environment cannot be built", extra={"reason": str(failure)})
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 
@@ -39,6 +40,16 @@ def _make_writable(path: Path) -> None:
             entry = Path(folder, name)
             if not entry.is_symlink():
                 entry.chmod(0o700)
+
+
+def make_read_only(path: Path) -> None:
+    """Take away everybody's right to write to a tree and all in it. What links lead to stays as it is."""
+    for folder, _, names in os.walk(path, topdown=False):
+        for name in (*names, "."):
+            entry = os.path.join(folder, name)
+            mode = os.lstat(entry).st_mode
+            if not stat.S_ISLNK(mode):
+                os.chmod(entry, stat.S_IMODE(mode) & ~0o222)
 
 
 def tree_bytes(directory: Path) -> int:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -9,18 +10,20 @@ import pynvml
 
 from penstock_common.contracts.heartbeat import Gpu, Inventory
 from penstock_provisioner.gpus import gpu_type, parse_simulated_gpus
+from penstock_provisioner.helpers import HelperFailed, Helpers
 
 log = logging.getLogger(__name__)
 
 _GIB = 1024**3
 _CGROUP = Path("/sys/fs/cgroup")
+_DU_TIMEOUT_S = 600.0
 
 
 def take_inventory(host_id: str, disk: Path, simulate_gpus: str) -> Inventory:
     """What replicas of this host can be given.
 
-    Disk is what is free now on the file system of `disk`. Simulated GPUs stand in for real ones,
-    which are then not offered, so that no bill mixes the two.
+    Disk is what is free now on the file system of `disk`: `with_own_disk` adds what this host's own files
+    take. Simulated GPUs stand in for real ones, which are then not offered, so that no bill mixes the two.
     """
     simulated = parse_simulated_gpus(simulate_gpus, host_id=host_id)
     return Inventory(
@@ -30,6 +33,37 @@ def take_inventory(host_id: str, disk: Path, simulate_gpus: str) -> Inventory:
         gpus=simulated or nvidia_gpus(),
         simulated=bool(simulated),
     )
+
+
+async def own_disk_bytes(own: Path, cache: Path, helpers: Helpers) -> int:
+    """Bytes on the disk of `own` that this host's state and caches take; a file with several names counts once.
+
+    0, which is too little, where that cannot be found out in time.
+    """
+    # By another program, as caches may hold a million files.
+    command = ["du", "-s", "-k", "-x", "--", str(own), *([str(cache)] if _counts_apart(own, cache) else [])]
+    environment = {"PATH": os.environ.get("PATH", os.defpath)}
+    try:
+        found = await helpers.run(command, cwd=Path("/"), env=environment, timeout_s=_DU_TIMEOUT_S)
+    except (HelperFailed, OSError) as error:
+        log.warning("less disk is offered than there is: counting what is used failed", extra={"error": str(error)})
+        return 0
+    # Its exit code is 1 for a file that vanished meanwhile; what it says counts all the same.
+    return sum(int(kilobytes) for kilobytes in re.findall(rb"^(\d+)\t", found.stdout, re.MULTILINE)) * 1024
+
+
+def _counts_apart(own: Path, cache: Path) -> bool:
+    return not cache.is_relative_to(own) and cache.stat().st_dev == own.stat().st_dev
+
+
+def with_own_disk(inventory: Inventory, disk: Path, used_bytes: int) -> Inventory:
+    """The inventory with all the disk that replicas can be given, also what they and the caches take already.
+
+    The scheduler subtracts what it has reserved for replicas, so what they use must not be missing from
+    this number too: it stays the same while they come and go and the provisioner starts again.
+    """
+    free_bytes = shutil.disk_usage(disk).free
+    return inventory.model_copy(update={"disk_gb": (free_bytes + used_bytes) // _GIB})
 
 
 def cpu_cores(cgroup: Path = _CGROUP) -> int:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from typing import Protocol, get_args
 
 from penstock_common.contracts.events import ReplicaPhase, ReplicaReported
@@ -24,6 +24,7 @@ from penstock_provisioner.reconciling import (
     plan,
 )
 from penstock_provisioner.supervising import Supervisor, Times
+from penstock_provisioner.threads import in_thread
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class Reconciler:
 
         What runs here and nobody wrote down is ended: it may not have been assigned at all.
         """
-        replicas, unreadable = self._journal.load()
+        replicas, unreadable = await in_thread(self._journal.load)
         running = await self._driver.list()
         live = {replica.id for replica in replicas if not replica.is_final}
         for replica_id in {*unreadable, *(running.keys() - live)}:
@@ -78,9 +79,11 @@ class Reconciler:
             try:
                 await self._driver.stop(replica_id, running.get(replica_id), 0.0)
             except (OSError, TimeoutError):
+                # What it uses stays marked as used, and the next start tries again.
                 log.exception("it cannot be ended", extra={"replica_id": replica_id})
-        for replica_id in unreadable:
-            self._journal.forget(replica_id)
+                continue
+            if replica_id in unreadable:
+                await in_thread(self._journal.forget, replica_id)
         for replica in replicas:
             found = running.get(replica.id)
             if replica.instance is None and found is not None and not replica.is_final:
@@ -135,7 +138,7 @@ class Reconciler:
         now = asyncio.get_running_loop().time()
         return {
             replica_id: Known(
-                supervisor.replica,
+                supervisor.recorded,
                 supervisor.stopping,
                 absent_s=now - self._absent_since.get(replica_id, now),
                 beats=self._beats.get(replica_id, 0),
@@ -144,7 +147,8 @@ class Reconciler:
         }
 
     def replicas(self) -> list[Replica]:
-        return [supervisor.replica for supervisor in self._supervisors.values()]
+        """How far each is on disk."""
+        return [supervisor.recorded for supervisor in self._supervisors.values()]
 
     def reports(self) -> list[ReplicaReported]:
         """The last report of each."""
@@ -216,8 +220,3 @@ def _is_safe(assignment: Assignment) -> bool:
         return True
     log.error("an assignment's replica id cannot name a directory", extra={"replica_id": assignment.replica_id})
     return False
-
-
-def requirement_sets(replicas: Iterable[Replica]) -> set[str]:
-    """The requirement sets whose environments must stay."""
-    return {replica.assignment.source.requirements for replica in replicas if not replica.is_final}

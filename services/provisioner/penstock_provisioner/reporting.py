@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -17,15 +18,21 @@ _RETRY_S_MAX = 5.0
 _HEARTBEAT_BYTES_MAX = 512 * 1024
 """A NATS message holds 1 MB by default."""
 
+EAGER_S = 5.0
+EAGER_INTERVAL_S = 0.25
+
 Publish = Callable[[ReplicaReported, str | None], Awaitable[None]]
 """Sends a report with its traceparent; raises when it was not accepted."""
 
 
 class Reporter:
-    """Sends reports in order, for as long as it takes. Nobody waits for it."""
+    """Sends reports in order, for as long as it takes. Nobody waits for it. `clock` is monotonic, in seconds."""
 
-    def __init__(self, publish: Publish) -> None:
+    def __init__(self, publish: Publish, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._publish = publish
+        self._clock = clock
+        self._made_s: dict[str, tuple[int, float]] = {}
+        """Replica → number of its last report, and when it was made (or first known, after a restart)."""
         # Bounded: heartbeats repeat the last report of each replica, so the oldest can be spared.
         self._unsent: deque[tuple[ReplicaReported, str | None]] = deque(maxlen=_UNSENT_MAX)
         self._wake = asyncio.Event()
@@ -35,6 +42,7 @@ class Reporter:
     def report(self, report: ReplicaReported, traceparent: str | None) -> None:
         """Have it sent."""
         log.info("replica %s is %s", report.replica_id, report.phase, extra=_fields(report))
+        self._age_s(report)
         self._unsent.append((report, traceparent))
         self._all_sent.clear()
         self._wake.set()
@@ -49,7 +57,7 @@ class Reporter:
             while self._unsent:
                 report, traceparent = self._unsent[0]
                 try:
-                    await self._publish(report, traceparent)
+                    await self._publish(self._aged(report), traceparent)
                 except Exception as error:
                     log.warning("a report could not be sent; trying again", extra={"error": repr(error)})
                     await asyncio.sleep(retry_s)
@@ -61,9 +69,35 @@ class Reporter:
                 metrics.reports_unsent.set(len(self._unsent))
             self._all_sent.set()
 
+    def repeated(self, reports: Sequence[ReplicaReported]) -> list[ReplicaReported]:
+        """The same reports, each with its age, for a heartbeat. What is not among them is forgotten."""
+        found = [self._aged(report) for report in reports]
+        self._made_s = {report.replica_id: self._made_s[report.replica_id] for report in reports}
+        return found
+
+    def _aged(self, report: ReplicaReported) -> ReplicaReported:
+        return report.model_copy(update={"age_s": self._age_s(report)})
+
+    def _age_s(self, report: ReplicaReported) -> float:
+        now_s = self._clock()
+        sequence, made_s = self._made_s.get(report.replica_id, (0, now_s))
+        if report.sequence > sequence:
+            made_s = now_s
+            self._made_s[report.replica_id] = (report.sequence, made_s)
+        return round(now_s - made_s, 3)
+
     async def drained(self) -> None:
         """Wait until everything is sent."""
         await self._all_sent.wait()
+
+
+def heartbeat_wait_s(connected_s: float, interval_s: float) -> float:
+    """From one heartbeat to the next, when NATS was reached `connected_s` ago and one is wanted every `interval_s`.
+
+    The first ones may be lost, as neither this connection nor whoever listens may have been heard of by
+    every server: they come fast, so that a host counts from when it is there.
+    """
+    return min(EAGER_INTERVAL_S, interval_s) if connected_s < EAGER_S else interval_s
 
 
 def heartbeat(

@@ -15,6 +15,7 @@ from penstock_provisioner.logs.file import read_end
 from penstock_provisioner.logs.follow import LogFollower
 from penstock_provisioner.logs.lines import tail
 from penstock_provisioner.probing import until_ready, until_unresponsive
+from penstock_provisioner.threads import in_thread
 from penstock_provisioner.tracing import span
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class Times:
 class Supervisor:
     """Brings one replica from wherever it is to its end. `run()` it once; `replica` is how far it is.
 
-    `report` is told of every report, in order.
+    `recorded` is how far it is on disk: only that is told to others. `report` is told of every report, in order.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Supervisor:
         times: Times,
     ) -> None:
         self.replica = replica
+        self.recorded = replica
         self._driver = driver
         self._journal = journal
         self._logs = logs
@@ -83,7 +85,8 @@ class Supervisor:
         is_retry = False
         while True:
             try:
-                self._journal.save(self.replica)
+                if not self.replica.is_final or is_retry:
+                    await self._save(self.replica)
                 if is_retry:
                     # What could not be written down was not sent either.
                     self._send()
@@ -100,7 +103,7 @@ class Supervisor:
         if self.replica.ending is None:
             ending = await self._live_until_stopped()
             if ending is not None:
-                self._save(self.replica.ending_as(ending))
+                await self._save(self.replica.ending_as(ending))
         await self._finish()
 
     async def _live_until_stopped(self) -> Ending | None:
@@ -134,17 +137,17 @@ class Supervisor:
             ending = await self._until_ready(instance)
             if ending is not None:
                 return ending
-            self._progress("ready", address=instance.address)
+            await self._progress("ready", address=instance.address)
         return await self._while_ready(instance)
 
     async def _prepare_and_start(self) -> Instance:
         assignment = self.replica.assignment
         with metrics.prepare_s.time():
             await self._driver.prepare(assignment, self._progress)
-        self._progress("starting")
+        await self._progress("starting")
         # Never two: should an earlier start have gone further than we know, what it made is taken over.
         instance = (await self._driver.list()).get(self.replica.id) or await self._driver.start(assignment)
-        self._save(self.replica.started(instance))
+        await self._save(self.replica.started(instance))
         self._logs.follow(self.replica.id, assignment.endpoint_id, self._driver.logs(self.replica.id))
         return instance
 
@@ -190,14 +193,14 @@ class Supervisor:
         if ending is None:
             # Written down before the stop begins, so that whoever comes next does not call it a crash.
             ending = endings.stopped(self._stop_cause)
-            self._save(self.replica.ending_as(ending))
+            await self._save(self.replica.ending_as(ending))
         # Who failed has nothing to finish; who is asked to stop may have requests in hand.
         grace_s = self._stop_grace_s if ending.phase == "stopped" else 0.0
         forced = await self._end_for_sure(grace_s)
         if forced and ending.phase == "stopped":
             ending = endings.forced(ending, grace_s)
         self._logs.ended(self.replica.id)
-        self._save(self.replica.ended(ending))
+        await self._save(self.replica.ended(ending))
         metrics.ended.labels(ending.cause).inc()
         self._send()
 
@@ -213,24 +216,25 @@ class Supervisor:
                 )
             await asyncio.sleep(_RETRY_S)
 
-    def _progress(
+    async def _progress(
         self,
         phase: Literal["fetching", "installing", "starting", "ready"],
         detail: str = "",
         *,
         address: str | None = None,
     ) -> None:
-        self._save(self.replica.reported(phase, detail, address=address))
+        await self._save(self.replica.reported(phase, detail, address=address))
         self._send()
 
     def _send(self) -> None:
         if self.replica.report is not None:
             self._report(self.replica.report, self.replica.assignment.traceparent)
 
-    def _save(self, replica: Replica) -> None:
+    async def _save(self, replica: Replica) -> None:
         # First here: if it cannot be written, this process at least must not forget what it did.
         self.replica = replica
-        self._journal.save(replica)
+        await in_thread(self._journal.save, replica)
+        self.recorded = replica
 
     def _tail(self) -> list[str]:
         return tail(

@@ -1,8 +1,9 @@
 """Blocking work on files, in a thread that is always waited for."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -15,5 +16,20 @@ async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
     try:
         return await asyncio.shield(working)
     except asyncio.CancelledError:
-        await asyncio.gather(working, return_exceptions=True)
+        with contextlib.suppress(asyncio.CancelledError):
+            await settled(working)
         raise
+
+
+async def settled(working: "asyncio.Future[Any]") -> None:
+    """Wait for its end, however often we are cancelled meanwhile; whether it failed is not our concern."""
+    cancelled: asyncio.CancelledError | None = None
+    while not working.done():
+        try:
+            await asyncio.wait({working})
+        except asyncio.CancelledError as again:
+            cancelled = again
+    if not working.cancelled():
+        working.exception()
+    if cancelled is not None:
+        raise cancelled

@@ -64,8 +64,12 @@ class Repository:
         return self.git("rev-parse", "HEAD")
 
 
+MakeRepository = Callable[..., Repository]
+MakeSettings = Callable[..., ProvisionerSettings]
+
+
 @pytest.fixture
-def make_repository(tmp_path: Path) -> Callable[..., Repository]:
+def make_repository(tmp_path: Path) -> MakeRepository:
     """Makes a repository, with a first commit if files are given."""
 
     def make(files: dict[str, str | bytes] | None = None, name: str = "model") -> Repository:
@@ -130,7 +134,7 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def host_settings(tmp_path: Path, shared_cache: Path) -> Callable[..., ProvisionerSettings]:
+def host_settings(tmp_path: Path, shared_cache: Path) -> MakeSettings:
     """Settings of a host in the test's own folder."""
 
     def make(**overrides: Any) -> ProvisionerSettings:
@@ -269,10 +273,11 @@ class Platform:
         return [pid for pid in self.processes() if (stat := procfs.stat(pid)) and stat.session == pid]
 
 
+MakePlatform = Callable[..., Platform]
+
+
 @pytest.fixture
-async def make_platform(
-    host_settings: Callable[..., ProvisionerSettings],
-) -> AsyncIterator[Callable[..., Platform]]:
+async def make_platform(host_settings: MakeSettings) -> AsyncIterator[MakePlatform]:
     """Makes a platform with one host; whatever runs at the end of the test is ended."""
     made: list[Platform] = []
 
@@ -288,7 +293,7 @@ async def make_platform(
 
 
 @pytest.fixture
-def platform(make_platform: Callable[..., Platform]) -> Platform:
+def platform(make_platform: MakePlatform) -> Platform:
     """A host with the settings of most tests: everything happens soon."""
     return make_platform(stop_grace_s=3, liveness_interval_s=0.1, liveness_timeout_s=0.3)
 

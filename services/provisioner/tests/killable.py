@@ -17,7 +17,7 @@ from typing import Any
 from penstock_common.contracts.events import LogBatch, ReplicaReported
 from penstock_common.contracts.records import Assignment
 from penstock_provisioner.app import open_host
-from penstock_provisioner.drivers.process import driver, shim
+from penstock_provisioner.drivers.process import driver, procfs, shim
 from penstock_provisioner.journal import Journal
 from penstock_provisioner.settings import ProvisionerSettings
 from penstock_provisioner.source.environment import Environments
@@ -31,7 +31,7 @@ STEPS = [
     (Environments, "ensure"),
     (shim, "spawn"),
     (driver, "_remove_working_files"),
-    (driver.procfs, "kill_all"),
+    (procfs, "kill_all"),
     (driver.ProcessDriver, "start"),
     (driver.ProcessDriver, "stop"),
 ]

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,12 @@ import pytest
 import tests_support
 from penstock_common.contracts.endpoint import RouteSpec
 from penstock_common.contracts.events import ReplicaReported
+from penstock_provisioner.drivers.process import procfs
 from penstock_provisioner.journal import DirectoryInUse
+from penstock_provisioner.source import environment as environment_module
 from tests_support import eventually
+
+from .conftest import MakePlatform, MakeRepository, Platform
 
 GET = RouteSpec(verb="GET", path="/answer", file="predict", function="answer")
 
@@ -38,7 +42,7 @@ def answer():
 
 
 @pytest.fixture
-def witness(make_repository, tmp_path: Path) -> tuple[Any, Path]:
+def witness(make_repository: MakeRepository, tmp_path: Path) -> tuple[Any, Path]:
     folder = tmp_path / "witness"
     folder.mkdir()
     return make_repository({"predict.py": WITNESS.format(folder=str(folder))}), folder / "starts"
@@ -77,7 +81,7 @@ def killable() -> Iterator[Killable]:
     made.close()
 
 
-def job_for(platform, name: str, replica_id: str, reports: Path, kill_at: int) -> dict[str, Any]:
+def job_for(platform: Platform, name: str, replica_id: str, reports: Path, kill_at: int) -> dict[str, Any]:
     settings = platform.settings.model_dump(mode="json", exclude_none=True)
     assignment = platform.assignments[replica_id].model_dump(mode="json")
     return {
@@ -92,7 +96,7 @@ def job_for(platform, name: str, replica_id: str, reports: Path, kill_at: int) -
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", ["start", "stop"])
 async def test_killed_at_any_step_the_next_provisioner_goes_on(
-    platform, witness: tuple[Any, Path], killable: Killable, tmp_path: Path, name: str
+    platform: Platform, witness: tuple[Any, Path], killable: Killable, tmp_path: Path, name: str
 ) -> None:
     repository, starts = witness
     code, step = -signal.SIGKILL, 0
@@ -126,7 +130,9 @@ async def test_killed_at_any_step_the_next_provisioner_goes_on(
     assert set(starts.read_text().split()) == {"alone"}
 
 
-async def test_a_running_replica_is_adopted_with_its_output(make_platform, make_repository) -> None:
+async def test_a_running_replica_is_adopted_with_its_output(
+    make_platform: MakePlatform, make_repository: MakeRepository
+) -> None:
     code = "import sys\nprint('one')\ndef answer():\n    print('two')\n    return 1\n"
     first = make_platform()
     async with first.host():
@@ -136,6 +142,7 @@ async def test_a_running_replica_is_adopted_with_its_output(make_platform, make_
     (leader,) = first.leaders()
     second = make_platform()
     second.assignments = dict(first.assignments)
+    assert ready.address is not None
     reader, writer = await asyncio.open_connection(*ready.address.split(":"))
     writer.write(b"GET /answer HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert b"200" in await reader.readline()
@@ -152,7 +159,9 @@ async def test_a_running_replica_is_adopted_with_its_output(make_platform, make_
         assert host.reconciler.reports()[0].sequence == ready.sequence + 1
 
 
-async def test_an_end_that_nobody_saw_is_found_out(make_platform, make_repository) -> None:
+async def test_an_end_that_nobody_saw_is_found_out(
+    make_platform: MakePlatform, make_repository: MakeRepository
+) -> None:
     code = "import os, threading\nthreading.Timer(0.3, os._exit, (11,)).start()\ndef answer():\n    return 1\n"
     first = make_platform()
     async with first.host():
@@ -167,7 +176,9 @@ async def test_an_end_that_nobody_saw_is_found_out(make_platform, make_repositor
         assert failed.cause in ("crashed", "start_failed")  # it may have answered before it went
 
 
-async def test_a_replica_that_somebody_stopped_meanwhile_did_not_crash(make_platform, make_repository) -> None:
+async def test_a_replica_that_somebody_stopped_meanwhile_did_not_crash(
+    make_platform: MakePlatform, make_repository: MakeRepository
+) -> None:
     first = make_platform()
     async with first.host():
         first.assign(make_repository({"predict.py": "def answer():\n    return 1\n"}), route=GET)
@@ -181,7 +192,9 @@ async def test_a_replica_that_somebody_stopped_meanwhile_did_not_crash(make_plat
         assert (stopped.cause, stopped.exit_code) == ("vanished", 0)
 
 
-async def test_a_replica_that_is_gone_without_a_trace_vanished(make_platform, make_repository) -> None:
+async def test_a_replica_that_is_gone_without_a_trace_vanished(
+    make_platform: MakePlatform, make_repository: MakeRepository
+) -> None:
     first = make_platform()
     async with first.host():
         first.assign(make_repository({"predict.py": "def answer():\n    return 1\n"}), route=GET)
@@ -197,7 +210,7 @@ async def test_a_replica_that_is_gone_without_a_trace_vanished(make_platform, ma
 
 
 async def test_a_replica_of_an_earlier_boot_is_not_looked_for_among_todays_processes(
-    make_platform, make_repository, monkeypatch: pytest.MonkeyPatch
+    make_platform: MakePlatform, make_repository: MakeRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = make_platform()
     async with first.host():
@@ -216,7 +229,9 @@ async def test_a_replica_of_an_earlier_boot_is_not_looked_for_among_todays_proce
         assert second.processes() == []
 
 
-async def test_what_runs_and_was_never_written_down_is_ended(make_platform, make_repository) -> None:
+async def test_what_runs_and_was_never_written_down_is_ended(
+    make_platform: MakePlatform, make_repository: MakeRepository
+) -> None:
     first = make_platform()
     async with first.host():
         first.assign(make_repository({"predict.py": "def answer():\n    return 1\n"}), route=GET)
@@ -228,7 +243,41 @@ async def test_what_runs_and_was_never_written_down_is_ended(make_platform, make
         assert host.reconciler.reports() == []
 
 
-async def test_two_provisioners_on_one_directory_are_refused(make_platform) -> None:
+def environment_of(platform: Platform) -> Path:
+    """Where the one replica that runs has its packages from."""
+    (leader,) = platform.leaders()
+    return Path(procfs.environment(leader)["VIRTUAL_ENV"])
+
+
+async def test_the_environment_of_an_adopted_replica_stays_until_it_ends(
+    make_platform: MakePlatform,
+    make_repository: MakeRepository,
+    wheels: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    for number in (1, 2, 3):
+        wheels("clouds", f"{number}.0")
+    first, second = (make_platform(cache_dir=tmp_path / "cache", environments_max=1) for _ in range(2))
+    async with first.host():
+        first.assign(make_repository({"predict.py": "def answer():\n    return 1\n"}), route=GET)
+        await first.reported("ready")
+    environment = environment_of(first)
+    # As after an upgrade of Python: what the same requirements lead to now is another environment.
+    monkeypatch.setattr(environment_module, "python_tag", lambda: "newer")
+    second.assignments = dict(first.assignments)
+    async with second.host() as host:
+        await second.reported("ready")
+        for number in (1, 2):
+            await host.environments.ensure(f"clouds=={number}.0\n")
+        assert (environment / "bin/python").exists()
+        second.unassign()
+        await second.reported("stopped")
+        await host.environments.ensure("clouds==3.0\n")
+        assert not environment.exists()
+
+
+async def test_two_provisioners_on_one_directory_are_refused(make_platform: MakePlatform) -> None:
     first, second = make_platform(), make_platform()
     async with first.host():
         with pytest.raises(DirectoryInUse, match=rf"another provisioner \(pid {os.getpid()}\) works in"):
@@ -238,7 +287,7 @@ async def test_two_provisioners_on_one_directory_are_refused(make_platform) -> N
         pass
 
 
-async def test_helpers_of_a_dead_provisioner_are_ended(make_platform) -> None:
+async def test_helpers_of_a_dead_provisioner_are_ended(make_platform: MakePlatform) -> None:
     platform = make_platform()
     env = {"PENSTOCK_HELPER": str(platform.settings.own_dir), "PATH": os.environ["PATH"]}
     helper = await asyncio.to_thread(subprocess.Popen, ["sleep", "600"], env=env)

@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 import penstock_runtime
+from penstock_provisioner.files import remove_tree
 from penstock_provisioner.helpers import Helpers
 from penstock_provisioner.source import environment as environment_module
 from penstock_provisioner.source.environment import Environments, InstallFailed
@@ -88,26 +91,23 @@ async def test_requirements_are_pinned_together_with_the_runtimes(
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "line", "says"),
     [
-        (
-            "clouds\nno-such-thing\n",
-            "requirements.txt cannot be satisfied (requirements.txt line 2): Because no-such-thing",
-        ),
-        ("clouds==9\n", "there is no version of clouds==9"),
-        ("clouds==1\nweather\n", "(requirements.txt line 1, requirements.txt line 2)"),
-        ("pydantic<2\n", "Penstock itself needs pydantic"),
+        ("clouds\nno-such-thing\n", 2, "cannot be satisfied: Because no-such-thing"),
+        ("clouds==9\n", 1, "there is no version of clouds==9"),
+        ("clouds==1\nweather\n", 1, "cannot be satisfied together with requirements.txt line 2: "),
+        ("pydantic<2\n", 1, "Penstock itself needs pydantic"),
     ],
 )
 async def test_what_cannot_be_satisfied_is_named_with_its_lines(
-    resolver: Resolver, wheels: Callable[..., None], text: str, says: str
+    resolver: Resolver, wheels: Callable[..., None], text: str, line: int, says: str
 ) -> None:
     wheels("weather", "1.2", "clouds>=2")
     wheels("clouds", "1")
     wheels("clouds", "2")
     with pytest.raises(SourceProblem) as caught:
         await resolver.resolve(requirements(text))
-    assert caught.value.field == "source.uri"
+    assert caught.value.field == f"requirements.txt line {line}"
     assert says in caught.value.message
 
 
@@ -173,7 +173,7 @@ async def test_resolving_that_takes_too_long_is_ended(
     tmp_path: Path, uv: Uv, wheels: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resolver = Resolver(uv, tmp_path / "resolving", timeout_s=0.001, allow_builds=False)
-    with pytest.raises(SourceProblem, match=r"resolving requirements\.txt took longer than 0\.001 s"):
+    with pytest.raises(SourceProblem, match=r"resolving its versions took longer than 0\.001 s"):
         await resolver.resolve(requirements("clouds\n"))
 
 
@@ -195,9 +195,7 @@ async def test_the_base_environment_needs_no_index_at_all(
     make_environments: Callable[..., Environments], base_requirements: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UV_OFFLINE", "1")
-    environments = make_environments()
-    await environments.warm(base_requirements)
-    path = environments.path(base_requirements)
+    path = await make_environments().ensure(base_requirements)
     names = [line.split("==")[0].replace("-", "_") for line in base_requirements.splitlines()]
     assert imported(path, PACKAGES.replace("d.name", "d.name.replace('-', '_')")) == str(sorted(names))
     assert imported(path, "bool(__import__('uvicorn') and __import__('pydantic_core') and __import__('httptools'))")
@@ -259,13 +257,68 @@ async def test_environments_beyond_the_bound_go_except_those_in_use(
     for number in range(5):
         wheels("clouds", f"{number}.0")
     locks = [f"clouds=={number}.0\n" for number in range(5)]
-    environments = make_environments(count_max=2, in_use=lambda: [locks[0]])
+    environments: Environments = make_environments(count_max=2, in_use=lambda: [environments.path(locks[0])])
     for lock in locks:
         await environments.ensure(lock)
     left = [environments.path(lock).exists() for lock in locks]
     assert left[0]
     assert left[4]
     assert sum(left) <= 3
+
+
+async def test_an_environment_that_a_start_has_just_chosen_is_not_removed_under_it(
+    make_environments: Callable[..., Environments], wheels: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 2):
+        wheels("clouds", f"{number}.0")
+    environments = make_environments(count_max=1)
+    first = await environments.ensure("clouds==1.0\n")
+    loop, removing, chosen = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+    def slow_removal(path: Path) -> None:
+        if path.exists() and not removing.is_set():
+            loop.call_soon_threadsafe(removing.set)
+            chosen.wait(20)
+        remove_tree(path)
+
+    monkeypatch.setattr(environment_module, "remove_tree", slow_removal)
+    evicting = asyncio.create_task(environments.ensure("clouds==2.0\n"))
+    await removing.wait()
+    await environments.ensure("clouds==1.0\n")
+    chosen.set()
+    await evicting
+    assert imported(first, PACKAGES) == "['clouds']"
+
+
+async def test_what_an_earlier_process_was_building_or_removing_is_cleared_away(
+    make_environments: Callable[..., Environments], wheels: Callable[..., None]
+) -> None:
+    wheels("clouds", "1.0")
+    whole = await make_environments().ensure("clouds==1.0\n")
+    half, doomed = whole.with_name("0123"), whole.with_name(".4567.89ab")
+    (half / "lib").mkdir(parents=True)
+    shutil.copytree(whole, doomed, symlinks=True)
+    make_environments()
+    assert list(whole.parent.iterdir()) == [whole]
+
+
+async def test_a_finished_environment_is_compiled_and_nobody_may_write_to_it(
+    make_environments: Callable[..., Environments], wheels: Callable[..., None], tmp_path: Path
+) -> None:
+    wheels("clouds", "1.0")
+    wheels("weather", "1.2")
+    mode = os.stat(sys.executable).st_mode
+    environments = make_environments(count_max=1)
+    path = await environments.ensure("clouds==1.0\n")
+    entries = [path, *path.rglob("*")]
+    writable = [entry for entry in entries if not entry.is_symlink() and entry.stat().st_mode & 0o222]
+    assert writable == []
+    assert os.stat(sys.executable).st_mode == mode
+    assert list(path.glob("lib/*/site-packages/clouds/__pycache__/*.pyc"))
+    # The same wheel, from uv's cache, whose files these may be; and then this one has to go.
+    other = await environments.ensure("clouds==1.0\nweather==1.2\n")
+    assert imported(other, PACKAGES) == "['clouds', 'weather']"
+    assert [entry for entry in path.parent.iterdir() if entry != other] == []
 
 
 async def test_the_cache_of_wheels_is_bounded(

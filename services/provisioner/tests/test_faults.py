@@ -14,6 +14,8 @@ from penstock_provisioner.source.fetch import Sources
 from penstock_provisioner.source.problems import SourceProblem
 from tests_support import eventually
 
+from .conftest import MakeRepository, Platform
+
 MODEL = {"predict.py": "def predict(features):\n    return 1\n"}
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
@@ -61,7 +63,14 @@ def fail(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     ],
 )
 async def test_a_step_that_fails_ends_the_replica_with_its_reason(
-    platform, make_repository, fail, owner: Any, name: str, error: Exception, cause: str, says: str
+    platform: Platform,
+    make_repository: MakeRepository,
+    fail: Callable[..., None],
+    owner: Any,
+    name: str,
+    error: Exception,
+    cause: str,
+    says: str,
 ) -> None:
     fail(owner, name, error)
     async with platform.host():
@@ -76,7 +85,7 @@ async def test_a_step_that_fails_ends_the_replica_with_its_reason(
 
 @pytest.mark.parametrize("at", range(1, 7))
 async def test_a_disk_that_is_full_for_a_moment_makes_no_second_process(
-    platform, make_repository, fail, at: int
+    platform: Platform, make_repository: MakeRepository, fail: Callable[..., None], at: int
 ) -> None:
     fail(Journal, "save", FULL, at)
     async with platform.host():
@@ -89,7 +98,7 @@ async def test_a_disk_that_is_full_for_a_moment_makes_no_second_process(
 
 @pytest.mark.parametrize("at", [1, 2, 3])
 async def test_a_disk_that_is_full_while_stopping_delays_the_end_but_does_not_hide_it(
-    platform, make_repository, fail, at: int
+    platform: Platform, make_repository: MakeRepository, fail: Callable[..., None], at: int
 ) -> None:
     async with platform.host():
         platform.assign(make_repository(MODEL))
@@ -105,7 +114,12 @@ async def test_a_disk_that_is_full_while_stopping_delays_the_end_but_does_not_hi
     [(driver, "_remove_working_files", OSError(errno.EBUSY, "busy")), (procfs, "kill_all", TimeoutError())],
 )
 async def test_an_end_that_does_not_come_is_tried_again_and_not_reported_before(
-    platform, make_repository, fail, owner: Any, name: str, error: Exception
+    platform: Platform,
+    make_repository: MakeRepository,
+    fail: Callable[..., None],
+    owner: Any,
+    name: str,
+    error: Exception,
 ) -> None:
     async with platform.host():
         platform.assign(make_repository(MODEL))
@@ -116,7 +130,26 @@ async def test_an_end_that_does_not_come_is_tried_again_and_not_reported_before(
         assert platform.processes() == []
 
 
-async def test_a_report_that_is_not_accepted_is_sent_again_in_order(platform, make_repository, monkeypatch) -> None:
+async def test_what_nobody_knows_and_cannot_be_ended_is_kept_for_the_next_start(
+    platform: Platform, make_repository: MakeRepository, fail: Callable[..., None]
+) -> None:
+    async with platform.host():
+        platform.assign(make_repository(MODEL))
+        await platform.reported("ready")
+    platform.assignments.clear()
+    directory = platform.settings.own_dir / "replicas/rep_1"
+    (directory / "replica.json").write_text("{")
+    fail(procfs, "kill_all", TimeoutError(), at=2)  # the first is for helpers
+    async with platform.host():
+        assert (directory / "environment").is_symlink()
+    async with platform.host():
+        assert platform.processes() == []
+        assert not directory.exists()
+
+
+async def test_a_report_that_is_not_accepted_is_sent_again_in_order(
+    platform: Platform, make_repository: MakeRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
     original, refused = platform.publish_report, []
 
     async def unreliable(report: Any, traceparent: str | None) -> None:

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import stat
+import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,12 @@ import pytest
 from penstock_common.contracts.endpoint import GitSource
 from penstock_provisioner.files import tree_bytes
 from penstock_provisioner.helpers import Helpers
+from penstock_provisioner.source import extract as extract_module
 from penstock_provisioner.source.fetch import SourceLimits, Sources
 from penstock_provisioner.source.git import Git, GitLimits
 from penstock_provisioner.source.problems import SourceProblem
+
+from .conftest import MakeRepository
 
 FILES = {"predict.py": "x = 1\n", "lib/util.py": "y = 2\n", "run.sh": "#!/bin/sh\n"}
 
@@ -58,7 +63,7 @@ async def refusal(sources: Sources, repository: Any, ref: str = "main") -> Sourc
     return caught.value
 
 
-async def test_a_commit_is_fetched_as_it_was_committed(sources: Sources, make_repository) -> None:
+async def test_a_commit_is_fetched_as_it_was_committed(sources: Sources, make_repository: MakeRepository) -> None:
     repository = make_repository(FILES)
     (repository.path / "run.sh").chmod(0o755)
     (repository.path / "predict.py").write_text("x = 2\r\n")
@@ -76,7 +81,7 @@ async def test_a_commit_is_fetched_as_it_was_committed(sources: Sources, make_re
 
 
 async def test_what_is_pinned_stays_while_the_branch_moves_on(
-    sources: Sources, make_repository, tmp_path: Path
+    sources: Sources, make_repository: MakeRepository, tmp_path: Path
 ) -> None:
     repository = make_repository(FILES)
     commit = await sources.pin(GitSource(uri=repository.uri, ref="main"))
@@ -86,7 +91,9 @@ async def test_what_is_pinned_stays_while_the_branch_moves_on(
     assert (tmp_path / "old/predict.py").read_text() == "x = 1\n"
 
 
-async def test_a_tree_is_fetched_once_and_kept_read_only(sources: Sources, make_repository, tmp_path: Path) -> None:
+async def test_a_tree_is_fetched_once_and_kept_read_only(
+    sources: Sources, make_repository: MakeRepository, tmp_path: Path
+) -> None:
     repository = make_repository(FILES)
     commit = await sources.pin(GitSource(uri=repository.uri))
     await asyncio.gather(*(sources.copy(repository.uri, "HEAD", commit, tmp_path / f"copy-{n}") for n in range(5)))
@@ -99,7 +106,7 @@ async def test_a_tree_is_fetched_once_and_kept_read_only(sources: Sources, make_
     assert (tmp_path / "copy-1/predict.py").read_text() == "x = 1\n"
 
 
-async def test_refs_name_branches_tags_and_commits(sources: Sources, make_repository) -> None:
+async def test_refs_name_branches_tags_and_commits(sources: Sources, make_repository: MakeRepository) -> None:
     repository = make_repository(FILES)
     first = repository.git("rev-parse", "HEAD")
     repository.git("tag", "-a", "v1", "-m", "first")
@@ -124,7 +131,7 @@ async def test_refs_name_branches_tags_and_commits(sources: Sources, make_reposi
     ],
 )
 async def test_a_ref_that_is_not_there_is_named_with_near_ones(
-    sources: Sources, make_repository, ref: str, says: str
+    sources: Sources, make_repository: MakeRepository, ref: str, says: str
 ) -> None:
     repository = make_repository(FILES)
     repository.git("tag", "v1.0")
@@ -133,14 +140,16 @@ async def test_a_ref_that_is_not_there_is_named_with_near_ones(
     assert says in problem.message
 
 
-async def test_a_tag_of_something_else_than_a_commit_is_refused(sources: Sources, make_repository) -> None:
+async def test_a_tag_of_something_else_than_a_commit_is_refused(
+    sources: Sources, make_repository: MakeRepository
+) -> None:
     repository = make_repository(FILES)
     repository.git("tag", "odd", repository.git("rev-parse", "HEAD^{tree}"))
     assert "odd names no commit" in (await refusal(sources, repository, "odd")).message
 
 
 async def test_an_empty_repository_and_a_folder_that_is_none_are_said(
-    sources: Sources, make_repository, tmp_path: Path
+    sources: Sources, make_repository: MakeRepository, tmp_path: Path
 ) -> None:
     assert "is empty: commit" in (await refusal(sources, make_repository())).message
     folder = tmp_path / "folder"
@@ -150,14 +159,16 @@ async def test_an_empty_repository_and_a_folder_that_is_none_are_said(
             await sources.pin(GitSource(uri=uri))
 
 
-async def test_a_bundle_file_is_no_repository(sources: Sources, make_repository) -> None:
+async def test_a_bundle_file_is_no_repository(sources: Sources, make_repository: MakeRepository) -> None:
     repository = make_repository(FILES)
     repository.git("bundle", "create", "all.bundle", "HEAD")
     with pytest.raises(SourceProblem, match="is no directory"):
         await sources.pin(GitSource(uri=f"{repository.uri}/all.bundle"))
 
 
-async def test_a_repository_of_another_user_can_be_read_where_local_ones_may(sources: Sources, make_repository) -> None:
+async def test_a_repository_of_another_user_can_be_read_where_local_ones_may(
+    sources: Sources, make_repository: MakeRepository
+) -> None:
     repository = make_repository(FILES)
     if os.geteuid() == 0:
         for path in (repository.path, repository.path / ".git"):
@@ -165,7 +176,9 @@ async def test_a_repository_of_another_user_can_be_read_where_local_ones_may(sou
     assert (await fetched(sources, repository) / "predict.py").exists()
 
 
-async def test_local_repositories_are_refused_where_not_allowed(make_sources, make_repository, tmp_path: Path) -> None:
+async def test_local_repositories_are_refused_where_not_allowed(
+    make_sources: Callable[..., Sources], make_repository: MakeRepository, tmp_path: Path
+) -> None:
     repository = make_repository(FILES)
     commit = repository.git("rev-parse", "HEAD")
     sources = make_sources(allow_local=False)
@@ -174,7 +187,7 @@ async def test_local_repositories_are_refused_where_not_allowed(make_sources, ma
         await sources.copy(repository.uri, "main", commit, tmp_path / "copy")
 
 
-async def test_links_out_of_the_tree_are_refused_and_named(sources: Sources, make_repository) -> None:
+async def test_links_out_of_the_tree_are_refused_and_named(sources: Sources, make_repository: MakeRepository) -> None:
     repository = make_repository(FILES)
     os.symlink("../../../../../../etc/passwd", repository.path / "secrets")
     os.symlink("/etc/ssh", repository.path / "lib/keys")
@@ -186,7 +199,9 @@ async def test_links_out_of_the_tree_are_refused_and_named(sources: Sources, mak
     )
 
 
-async def test_a_forged_tree_cannot_write_through_a_link(sources: Sources, make_repository, tmp_path: Path) -> None:
+async def test_a_forged_tree_cannot_write_through_a_link(
+    sources: Sources, make_repository: MakeRepository, tmp_path: Path
+) -> None:
     repository = make_repository(FILES)
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -201,7 +216,7 @@ async def test_a_forged_tree_cannot_write_through_a_link(sources: Sources, make_
 
 
 @pytest.mark.parametrize("name", ["..", ".git", ".GIT"])
-async def test_a_forged_path_is_refused(sources: Sources, make_repository, name: str) -> None:
+async def test_a_forged_path_is_refused(sources: Sources, make_repository: MakeRepository, name: str) -> None:
     repository = make_repository(FILES)
     blob = repository.git("hash-object", "-w", "--stdin", stdin=b"evil")
     inner = repository.git("mktree", stdin=f"100644 blob {blob}\tx\n".encode())
@@ -211,7 +226,7 @@ async def test_a_forged_path_is_refused(sources: Sources, make_repository, name:
     assert "paths that cannot be written" in (await refusal(sources, repository)).message
 
 
-async def test_submodules_are_not_fetched(sources: Sources, make_repository, tmp_path: Path) -> None:
+async def test_submodules_are_not_fetched(sources: Sources, make_repository: MakeRepository, tmp_path: Path) -> None:
     inner = make_repository({"secret.py": ""}, name="inner")
     repository = make_repository(FILES)
     repository.git("submodule", "--quiet", "add", inner.uri, "vendor/inner")
@@ -221,7 +236,7 @@ async def test_submodules_are_not_fetched(sources: Sources, make_repository, tmp
 
 
 async def test_hooks_and_settings_of_the_repository_do_nothing(
-    sources: Sources, make_repository, tmp_path: Path
+    sources: Sources, make_repository: MakeRepository, tmp_path: Path
 ) -> None:
     repository = make_repository({**FILES, ".gitattributes": "* filter=evil\n"})
     trap = tmp_path / "trapped"
@@ -238,7 +253,7 @@ async def test_hooks_and_settings_of_the_repository_do_nothing(
 
 
 async def test_settings_of_the_operator_do_nothing(
-    sources: Sources, make_repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sources: Sources, make_repository: MakeRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = tmp_path / "home"
     home.mkdir()
@@ -262,14 +277,14 @@ async def test_other_transports_and_options_are_refused(sources: Sources, uri: s
     assert "penstock-trap" not in os.listdir("/tmp")
 
 
-async def test_a_ref_that_is_an_option_is_refused(sources: Sources, make_repository) -> None:
+async def test_a_ref_that_is_an_option_is_refused(sources: Sources, make_repository: MakeRepository) -> None:
     source = GitSource.model_construct(uri=make_repository(FILES).uri, ref="--upload-pack=x")
     with pytest.raises(SourceProblem, match="is no branch, tag or commit"):
         await sources.pin(source)
 
 
 async def test_a_repository_that_is_too_large_is_refused_and_nothing_is_kept(
-    make_sources, make_repository, tmp_path: Path
+    make_sources: Callable[..., Sources], make_repository: MakeRepository, tmp_path: Path
 ) -> None:
     repository = make_repository({"weights.bin": os.urandom(3 * 1024**2)})
     sources = make_sources(bytes_max=1024**2)
@@ -278,19 +293,25 @@ async def test_a_repository_that_is_too_large_is_refused_and_nothing_is_kept(
     assert tree_bytes(tmp_path / "cache/sources") == 0
 
 
-async def test_files_that_unpack_too_large_are_refused(make_sources, make_repository) -> None:
+async def test_files_that_unpack_too_large_are_refused(
+    make_sources: Callable[..., Sources], make_repository: MakeRepository
+) -> None:
     # A few KB as git stores it: only the listing says how large it is.
     repository = make_repository({"zeros.bin": b"\0" * 30 * 1024**2})
     problem = await refusal(make_sources(), repository)
     assert "take 30 MB, and at most 10 MB are allowed" in problem.message
 
 
-async def test_too_many_files_are_refused(make_sources, make_repository) -> None:
+async def test_too_many_files_are_refused(
+    make_sources: Callable[..., Sources], make_repository: MakeRepository
+) -> None:
     repository = make_repository({f"f{number}": "" for number in range(30)})
     assert "holds 30 files, and at most 20" in (await refusal(make_sources(files_max=20), repository)).message
 
 
-async def test_a_fetch_that_takes_too_long_is_ended(make_sources, make_repository, tmp_path: Path) -> None:
+async def test_a_fetch_that_takes_too_long_is_ended(
+    make_sources: Callable[..., Sources], make_repository: MakeRepository, tmp_path: Path
+) -> None:
     slow = tmp_path / "bin/git"
     slow.parent.mkdir()
     slow.write_text("#!/bin/sh\nsleep 600\n")
@@ -303,7 +324,9 @@ async def test_a_fetch_that_takes_too_long_is_ended(make_sources, make_repositor
             await sources.pin(GitSource(uri=repository.uri))
 
 
-async def test_the_cache_is_bounded_but_what_is_in_use_stays(make_sources, make_repository, tmp_path: Path) -> None:
+async def test_the_cache_is_bounded_but_what_is_in_use_stays(
+    make_sources: Callable[..., Sources], make_repository: MakeRepository, tmp_path: Path
+) -> None:
     sources = make_sources(cache_bytes_max=2500)
     repositories = [make_repository({"data": "x" * 1000}, name=f"r{number}") for number in range(4)]
     commits = [await sources.pin(GitSource(uri=repository.uri)) for repository in repositories]
@@ -316,8 +339,65 @@ async def test_the_cache_is_bounded_but_what_is_in_use_stays(make_sources, make_
     await restarted.copy(repositories[3].uri, "HEAD", commits[3], tmp_path / "copy")
 
 
+async def test_an_entry_that_a_start_has_just_chosen_is_not_removed_under_it(
+    make_sources: Callable[..., Sources],
+    make_repository: MakeRepository,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sources = make_sources(cache_bytes_max=1500)
+    old, new = (make_repository({"data": "x" * 1000}, name=name) for name in ("old", "new"))
+    old_commit, new_commit = (repository.git("rev-parse", "HEAD") for repository in (old, new))
+    async with sources.tree(old.uri, "HEAD", old_commit):
+        pass
+    loop, removing, chosen, rename = asyncio.get_running_loop(), asyncio.Event(), threading.Event(), Path.rename
+
+    def slow_rename(path: Path, target: Path) -> Path:
+        if threading.current_thread() is not threading.main_thread():
+            loop.call_soon_threadsafe(removing.set)
+            chosen.wait(10)
+        return rename(path, target)
+
+    async def fetch_the_new_one() -> None:
+        async with sources.tree(new.uri, "HEAD", new_commit):
+            removing.set()
+
+    monkeypatch.setattr(Path, "rename", slow_rename)
+    fetching = asyncio.create_task(fetch_the_new_one())
+    await removing.wait()
+    async with sources.tree(old.uri, "HEAD", old_commit) as tree:
+        chosen.set()
+        await fetching
+        assert (tree / "data").read_text() == "x" * 1000
+
+
+async def test_a_cache_with_a_damaged_entry_is_still_tidied(
+    make_sources: Callable[..., Sources], make_repository: MakeRepository, tmp_path: Path
+) -> None:
+    sources = make_sources()
+    for name in ("a", "b"):
+        await fetched(sources, make_repository(FILES, name=name))
+        (first, *_) = (tmp_path / "cache/sources").iterdir()
+        (first / "source.json").write_bytes(b"")  # as a power cut leaves it
+    await fetched(sources, make_repository(FILES, name="c"))
+    assert len(list((tmp_path / "cache/sources").iterdir())) < 3
+
+
+async def test_a_reader_of_objects_that_dies_is_a_damaged_repository(
+    sources: Sources, make_repository: MakeRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dead(_repository: Path, _env: Any) -> "subprocess.Popen[bytes]":
+        process = subprocess.Popen(["true"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        return process
+
+    repository = make_repository(FILES)
+    monkeypatch.setattr(extract_module, "_open_objects", dead)
+    with pytest.raises(SourceProblem, match="damaged"):
+        await sources.copy(repository.uri, "main", repository.git("rev-parse", "HEAD"), tmp_path / "copy")
+
+
 async def test_a_fetch_cut_short_by_a_crash_leaves_nothing_that_is_taken_for_complete(
-    make_sources, make_repository, tmp_path: Path
+    make_sources: Callable[..., Sources], make_repository: MakeRepository, tmp_path: Path
 ) -> None:
     unfinished = tmp_path / "cache/sources/.0123.abcd/tree"
     unfinished.mkdir(parents=True)
@@ -326,7 +406,7 @@ async def test_a_fetch_cut_short_by_a_crash_leaves_nothing_that_is_taken_for_com
     await fetched(sources, make_repository(FILES))
 
 
-async def test_a_damaged_repository_is_said(sources: Sources, make_repository) -> None:
+async def test_a_damaged_repository_is_said(sources: Sources, make_repository: MakeRepository) -> None:
     repository = make_repository(FILES)
     commit = await sources.pin(GitSource(uri=repository.uri))
     for path in (repository.path / ".git/objects").rglob("*"):

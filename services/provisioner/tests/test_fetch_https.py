@@ -141,7 +141,9 @@ def make_sources(tmp_path: Path) -> Callable[..., Sources]:
     return make
 
 
-async def test_a_public_repository_is_pinned_and_fetched(server: str, make_sources, tmp_path: Path) -> None:
+async def test_a_public_repository_is_pinned_and_fetched(
+    server: str, make_sources: Callable[..., Sources], tmp_path: Path
+) -> None:
     sources, uri = make_sources(), f"{server}/public/model.git"
     commit = await sources.pin(GitSource(uri=uri))
     await sources.copy(uri, "HEAD", commit, tmp_path / "copy")
@@ -157,13 +159,15 @@ async def test_a_public_repository_is_pinned_and_fetched(server: str, make_sourc
         ("page/model.git", "does not answer as a git server does"),
     ],
 )
-async def test_what_a_server_refuses_is_explained(server: str, make_sources, path: str, says: str) -> None:
+async def test_what_a_server_refuses_is_explained(
+    server: str, make_sources: Callable[..., Sources], path: str, says: str
+) -> None:
     with pytest.raises(SourceProblem, match=says):
         await make_sources().pin(GitSource(uri=f"{server}/{path}"))
 
 
 async def test_no_login_is_ever_offered(
-    server: str, make_sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: str, make_sources: Callable[..., Sources], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = tmp_path / "home"
     home.mkdir()
@@ -175,13 +179,15 @@ async def test_no_login_is_ever_offered(
         await make_sources().pin(GitSource(uri=f"{server}/private/model.git"))
 
 
-async def test_a_server_in_a_private_network_is_refused_unless_allowed(server: str, make_sources) -> None:
+async def test_a_server_in_a_private_network_is_refused_unless_allowed(
+    server: str, make_sources: Callable[..., Sources]
+) -> None:
     with pytest.raises(SourceProblem, match="the server localhost is in a private network"):
         await make_sources(allow_private=False).pin(GitSource(uri=f"{server}/public/model.git"))
 
 
 async def test_a_certificate_that_is_not_trusted_is_refused(
-    server: str, make_sources, monkeypatch: pytest.MonkeyPatch
+    server: str, make_sources: Callable[..., Sources], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("GIT_SSL_CAINFO")
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
@@ -190,20 +196,20 @@ async def test_a_certificate_that_is_not_trusted_is_refused(
 
 
 async def test_certificates_that_other_programs_trust_are_trusted(
-    server: str, make_sources, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+    server: str, make_sources: Callable[..., Sources], certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("GIT_SSL_CAINFO")
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
     assert await make_sources().pin(GitSource(uri=f"{server}/public/model.git"))
 
 
-async def test_a_server_that_is_not_there_is_said(make_sources) -> None:
+async def test_a_server_that_is_not_there_is_said(make_sources: Callable[..., Sources]) -> None:
     with pytest.raises(SourceProblem, match="cannot be reached"):
         await make_sources().pin(GitSource(uri="https://localhost:1/model.git"))
 
 
 async def test_only_the_addresses_that_were_checked_are_connected_to(
-    server: str, make_sources, monkeypatch: pytest.MonkeyPatch
+    server: str, make_sources: Callable[..., Sources], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import socket
 

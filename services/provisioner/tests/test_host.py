@@ -10,20 +10,17 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from penstock_common.contracts.endpoint import PinnedSource, RouteSpec
-from penstock_provisioner import tracing
 from penstock_provisioner.drivers.process import procfs
 from tests_support import eventually
 
-ECHO = {"predict.py": "def predict(features):\n    return {'count': len(features)}\n"}
+from .conftest import ECHO, MakePlatform, MakeRepository, Platform
+
 GET = RouteSpec(verb="GET", path="/answer", file="predict", function="answer")
 
 
-async def call(address: str, path: str, body: object = None) -> Any:
+async def call(address: str | None, path: str, body: object = None) -> Any:
     def request() -> Any:
         data = None if body is None else json.dumps(body).encode()
         with urllib.request.urlopen(f"http://{address}{path}", data, timeout=10) as response:
@@ -32,7 +29,9 @@ async def call(address: str, path: str, body: object = None) -> Any:
     return await asyncio.to_thread(request)
 
 
-async def test_an_assignment_becomes_a_replica_that_answers(platform, make_repository) -> None:
+async def test_an_assignment_becomes_a_replica_that_answers(
+    platform: Platform, make_repository: MakeRepository
+) -> None:
     async with platform.host():
         platform.assign(make_repository(ECHO))
         ready = await platform.reported("ready")
@@ -42,7 +41,9 @@ async def test_an_assignment_becomes_a_replica_that_answers(platform, make_repos
         assert {report.generation for report in platform.reports} == {1}
 
 
-async def test_a_replica_that_is_no_longer_assigned_is_stopped_and_leaves_nothing(platform, make_repository) -> None:
+async def test_a_replica_that_is_no_longer_assigned_is_stopped_and_leaves_nothing(
+    platform: Platform, make_repository: MakeRepository
+) -> None:
     async with platform.host() as host:
         platform.assign(make_repository(ECHO))
         await platform.reported("ready")
@@ -58,7 +59,9 @@ async def test_a_replica_that_is_no_longer_assigned_is_stopped_and_leaves_nothin
         assert host.reconciler.reports() == []
 
 
-async def test_the_last_report_is_repeated_until_its_end_was_in_five_heartbeats(platform, make_repository) -> None:
+async def test_the_last_report_is_repeated_until_its_end_was_in_five_heartbeats(
+    platform: Platform, make_repository: MakeRepository
+) -> None:
     async with platform.host() as host:
         platform.assign(make_repository({"predict.py": "raise SystemExit(3)"}))
         await platform.reported("failed")
@@ -75,7 +78,9 @@ async def test_the_last_report_is_repeated_until_its_end_was_in_five_heartbeats(
         assert host.reconciler.reports() == []
 
 
-async def test_nothing_is_stopped_while_it_is_not_known_what_is_wanted(platform, make_repository) -> None:
+async def test_nothing_is_stopped_while_it_is_not_known_what_is_wanted(
+    platform: Platform, make_repository: MakeRepository
+) -> None:
     async with platform.host() as host:
         platform.assign(make_repository(ECHO))
         await platform.reported("ready")
@@ -89,7 +94,9 @@ async def test_nothing_is_stopped_while_it_is_not_known_what_is_wanted(platform,
         await platform.reported("stopped")
 
 
-async def test_a_snapshot_that_comes_in_pieces_stops_nothing(platform, make_repository) -> None:
+async def test_a_snapshot_that_comes_in_pieces_stops_nothing(
+    platform: Platform, make_repository: MakeRepository
+) -> None:
     async with platform.host() as host:
         assignment = platform.assign(make_repository(ECHO))
         await platform.reported("ready")
@@ -101,7 +108,9 @@ async def test_a_snapshot_that_comes_in_pieces_stops_nothing(platform, make_repo
         assert not host.reconciler.known()["rep_1"].stopping
 
 
-async def test_reports_and_logs_wait_while_the_platform_is_away(platform, make_repository) -> None:
+async def test_reports_and_logs_wait_while_the_platform_is_away(
+    platform: Platform, make_repository: MakeRepository
+) -> None:
     async with platform.host() as host:
         platform.is_reachable = False
         platform.assign(make_repository({"predict.py": "print('loaded')\n" + ECHO["predict.py"]}))
@@ -114,7 +123,7 @@ async def test_reports_and_logs_wait_while_the_platform_is_away(platform, make_r
 
 
 async def test_the_environment_of_a_replica_holds_nothing_of_the_platform(
-    platform, make_repository, monkeypatch: pytest.MonkeyPatch
+    platform: Platform, make_repository: MakeRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PENSTOCK_NATS_PASSWORD", "secret-of-the-platform")
     monkeypatch.setenv("UV_INDEX_PASSWORD", "secret-of-the-index")
@@ -147,14 +156,16 @@ async def test_the_environment_of_a_replica_holds_nothing_of_the_platform(
     }
 
 
-async def test_a_replica_without_gpus_sees_none(platform, make_repository) -> None:
+async def test_a_replica_without_gpus_sees_none(platform: Platform, make_repository: MakeRepository) -> None:
     code = "import os\ndef answer():\n    return os.environ['CUDA_VISIBLE_DEVICES']\n"
     async with platform.host():
         platform.assign(make_repository({"predict.py": code}), route=GET)
         assert await call((await platform.reported("ready")).address, "/answer") == ""
 
 
-async def test_a_replica_has_limits_and_a_session_of_its_own(make_platform, make_repository) -> None:
+async def test_a_replica_has_limits_and_a_session_of_its_own(
+    make_platform: MakePlatform, make_repository: MakeRepository
+) -> None:
     platform = make_platform(replica_open_files_max=512, replica_nice=7)
     code = (
         "import os, resource\n"
@@ -168,7 +179,9 @@ async def test_a_replica_has_limits_and_a_session_of_its_own(make_platform, make
         assert [files, core, nice, [session]] == [512, 0, 7, platform.leaders()]
 
 
-async def test_files_of_the_model_may_be_named_like_modules_of_python(platform, make_repository) -> None:
+async def test_files_of_the_model_may_be_named_like_modules_of_python(
+    platform: Platform, make_repository: MakeRepository
+) -> None:
     files = {**ECHO, "json.py": "raise RuntimeError('not the real one')", "uvicorn.py": "raise RuntimeError"}
     async with platform.host():
         platform.assign(make_repository(files))
@@ -184,7 +197,7 @@ async def test_files_of_the_model_may_be_named_like_modules_of_python(platform, 
     ],
 )
 async def test_a_model_that_cannot_be_loaded_fails_with_its_reason(
-    platform, make_repository, code: str, says: str
+    platform: Platform, make_repository: MakeRepository, code: str, says: str
 ) -> None:
     async with platform.host():
         platform.assign(make_repository({"predict.py": code + ECHO["predict.py"]}))
@@ -195,7 +208,9 @@ async def test_a_model_that_cannot_be_loaded_fails_with_its_reason(
         assert platform.processes() == []
 
 
-async def test_a_model_that_ends_its_process_while_loading_fails_with_the_exit_code(platform, make_repository) -> None:
+async def test_a_model_that_ends_its_process_while_loading_fails_with_the_exit_code(
+    platform: Platform, make_repository: MakeRepository
+) -> None:
     code = "import os\nprint('about to leave')\nos._exit(7)\n"
     async with platform.host():
         platform.assign(make_repository({"predict.py": code}))
@@ -206,7 +221,9 @@ async def test_a_model_that_ends_its_process_while_loading_fails_with_the_exit_c
         )
 
 
-async def test_a_model_that_hangs_while_loading_times_out(make_platform, make_repository) -> None:
+async def test_a_model_that_hangs_while_loading_times_out(
+    make_platform: MakePlatform, make_repository: MakeRepository
+) -> None:
     platform = make_platform(ready_timeout_s=1)
     code = "import time\nprint('downloading')\ntime.sleep(600)\n"
     async with platform.host():
@@ -218,7 +235,9 @@ async def test_a_model_that_hangs_while_loading_times_out(make_platform, make_re
         assert platform.processes() == []
 
 
-async def test_a_replica_that_crashes_when_ready_fails_with_the_end_of_its_log(platform, make_repository) -> None:
+async def test_a_replica_that_crashes_when_ready_fails_with_the_end_of_its_log(
+    platform: Platform, make_repository: MakeRepository
+) -> None:
     code = "import os\ndef answer():\n    print('out of ideas')\n    os._exit(9)\n"
     async with platform.host():
         platform.assign(make_repository({"predict.py": code}), route=GET)
@@ -231,7 +250,7 @@ async def test_a_replica_that_crashes_when_ready_fails_with_the_end_of_its_log(p
         await eventually(lambda: "out of ideas" in platform.texts())
 
 
-async def test_a_segmentation_fault_is_named(platform, make_repository) -> None:
+async def test_a_segmentation_fault_is_named(platform: Platform, make_repository: MakeRepository) -> None:
     code = "import os, signal\ndef answer():\n    os.kill(os.getpid(), signal.SIGSEGV)\n"
     async with platform.host():
         platform.assign(make_repository({"predict.py": code}), route=GET)
@@ -244,7 +263,9 @@ async def test_a_segmentation_fault_is_named(platform, make_repository) -> None:
         assert "Segmentation" not in failed.log_tail  # which is the shell's word, not the model's
 
 
-async def test_a_kill_from_outside_is_not_called_lack_of_memory(platform, make_repository) -> None:
+async def test_a_kill_from_outside_is_not_called_lack_of_memory(
+    platform: Platform, make_repository: MakeRepository
+) -> None:
     async with platform.host():
         platform.assign(make_repository(ECHO))
         await platform.reported("ready")
@@ -257,7 +278,9 @@ async def test_a_kill_from_outside_is_not_called_lack_of_memory(platform, make_r
         assert "not by Penstock" in failed.detail
 
 
-async def test_a_replica_killed_with_its_whole_group_is_noticed(platform, make_repository) -> None:
+async def test_a_replica_killed_with_its_whole_group_is_noticed(
+    platform: Platform, make_repository: MakeRepository
+) -> None:
     async with platform.host():
         platform.assign(make_repository(ECHO))
         await platform.reported("ready")
@@ -266,7 +289,7 @@ async def test_a_replica_killed_with_its_whole_group_is_noticed(platform, make_r
         assert (failed.cause, failed.exit_code) == ("crashed", 137)
 
 
-async def test_a_replica_that_no_longer_answers_is_killed(platform, make_repository) -> None:
+async def test_a_replica_that_no_longer_answers_is_killed(platform: Platform, make_repository: MakeRepository) -> None:
     async with platform.host():
         platform.assign(make_repository(ECHO))
         await platform.reported("ready")
@@ -277,7 +300,9 @@ async def test_a_replica_that_no_longer_answers_is_killed(platform, make_reposit
         assert platform.processes() == []
 
 
-async def test_a_replica_that_ignores_sigterm_is_killed_after_its_grace(make_platform, make_repository) -> None:
+async def test_a_replica_that_ignores_sigterm_is_killed_after_its_grace(
+    make_platform: MakePlatform, make_repository: MakeRepository
+) -> None:
     platform = make_platform(stop_grace_s=0.5)
     code = (
         "import threading, time, signal\n"
@@ -299,7 +324,9 @@ async def test_a_replica_that_ignores_sigterm_is_killed_after_its_grace(make_pla
         assert platform.processes() == []
 
 
-async def test_children_that_left_the_group_and_hid_are_ended_too(platform, make_repository) -> None:
+async def test_children_that_left_the_group_and_hid_are_ended_too(
+    platform: Platform, make_repository: MakeRepository
+) -> None:
     code = (
         "import subprocess, sys\n"
         "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
@@ -321,7 +348,7 @@ async def test_children_that_left_the_group_and_hid_are_ended_too(platform, make
 
 
 async def test_a_replica_is_stopped_in_the_middle_of_being_prepared(
-    platform, make_repository, wheels: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    platform: Platform, make_repository: MakeRepository, wheels: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         # An index that takes connections and never answers.
@@ -334,7 +361,7 @@ async def test_a_replica_is_stopped_in_the_middle_of_being_prepared(
             assert platform.processes() == []
 
 
-async def test_binary_output_becomes_text(platform, make_repository) -> None:
+async def test_binary_output_becomes_text(platform: Platform, make_repository: MakeRepository) -> None:
     code = "import sys\nsys.stdout.buffer.write(bytes(range(256)) * 100 + b'\\n')\n" + ECHO["predict.py"]
     async with platform.host():
         platform.assign(make_repository({"predict.py": code}))
@@ -346,7 +373,7 @@ async def test_binary_output_becomes_text(platform, make_repository) -> None:
         assert "\x1b" not in text
 
 
-async def test_a_source_that_is_gone_fails_the_replica(platform, make_repository) -> None:
+async def test_a_source_that_is_gone_fails_the_replica(platform: Platform, make_repository: MakeRepository) -> None:
     repository = make_repository(ECHO)
     async with platform.host():
         pinned = PinnedSource(uri=repository.uri, ref="main", commit="0" * 40, requirements="")
@@ -357,7 +384,7 @@ async def test_a_source_that_is_gone_fails_the_replica(platform, make_repository
 
 
 async def test_packages_that_cannot_be_had_fail_the_replica(
-    platform, make_repository, wheels: Callable[..., None]
+    platform: Platform, make_repository: MakeRepository, wheels: Callable[..., None]
 ) -> None:
     async with platform.host():
         platform.assign(make_repository(ECHO), requirements="penstock-no-such-package==1.0\n")
@@ -366,7 +393,7 @@ async def test_packages_that_cannot_be_had_fail_the_replica(
         assert "penstock-no-such-package" in failed.detail
 
 
-async def test_each_replica_has_its_own_copy_of_the_source(platform, make_repository) -> None:
+async def test_each_replica_has_its_own_copy_of_the_source(platform: Platform, make_repository: MakeRepository) -> None:
     code = (
         "import pathlib\n"
         "def answer():\n"
@@ -384,7 +411,9 @@ async def test_each_replica_has_its_own_copy_of_the_source(platform, make_reposi
             assert await call(ready.address, "/answer") is False
 
 
-async def test_an_assignment_for_another_host_or_with_a_hostile_id_is_left_alone(platform, make_repository) -> None:
+async def test_an_assignment_for_another_host_or_with_a_hostile_id_is_left_alone(
+    platform: Platform, make_repository: MakeRepository
+) -> None:
     repository = make_repository(ECHO)
     async with platform.host() as host:
         platform.assign(repository, "rep_1", host_id="another-host")
@@ -393,7 +422,7 @@ async def test_an_assignment_for_another_host_or_with_a_hostile_id_is_left_alone
         assert host.reconciler.known() == {}
 
 
-async def test_leaving_ends_every_replica_and_says_why(platform, make_repository) -> None:
+async def test_leaving_ends_every_replica_and_says_why(platform: Platform, make_repository: MakeRepository) -> None:
     repository = make_repository(ECHO)
     async with platform.host() as host:
         for replica_id in ("rep_1", "rep_2"):
@@ -413,20 +442,3 @@ async def test_leaving_ends_every_replica_and_says_why(platform, make_repository
         host.reconciler.step()
         assert platform.processes() == []
         assert {report.cause for report in host.reconciler.reports()} == {"host_left"}
-
-
-async def test_fetching_installing_and_starting_are_spans_of_the_requests_trace(
-    platform, make_repository, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spans = InMemorySpanExporter()
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(spans))
-    monkeypatch.setattr(tracing, "_tracer", provider.get_tracer("test"))
-    async with platform.host():
-        platform.assign(make_repository(ECHO), traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
-        await platform.reported("ready")
-    found = spans.get_finished_spans()
-    assert [span.name for span in found] == ["replica.fetch", "replica.install", "replica.start"]
-    assert {format(span.context.trace_id, "032x") for span in found} == {"0af7651916cd43dd8448eb211c80319c"}
-    assert {format(span.parent.span_id, "016x") for span in found} == {"b7ad6b7169203331"}
-    assert {span.attributes["penstock.replica_id"] for span in found} == {"rep_1"}

@@ -12,6 +12,8 @@ from penstock_common.contracts.questions import InspectSource, SourceInspection
 from penstock_provisioner import handlers
 from penstock_provisioner.source.inspection import Inspector
 
+from .conftest import MakeRepository, Platform
+
 Ask = Callable[..., Any]
 
 
@@ -21,7 +23,7 @@ def route(file: str = "predict", function: str = "predict", *names: str, **field
 
 
 @pytest.fixture
-async def inspector(platform) -> AsyncIterator[Inspector]:
+async def inspector(platform: Platform) -> AsyncIterator[Inspector]:
     async with platform.host() as host:
         yield host.inspector
 
@@ -39,7 +41,7 @@ def fields(inspection: SourceInspection) -> dict[str, str]:
     return {problem.field: problem.message for problem in inspection.problems}
 
 
-async def test_a_good_source_is_pinned(ask: Ask, make_repository, base_requirements: str) -> None:
+async def test_a_good_source_is_pinned(ask: Ask, make_repository: MakeRepository, base_requirements: str) -> None:
     repository = make_repository({"predict.py": "def predict(features): ...\n", "app/more.py": "def f(): ...\n"})
     found = await ask(
         repository, route("predict", "predict", "features"), route("app/more.py", "f", path="/f"), ref="main"
@@ -54,7 +56,9 @@ async def test_a_good_source_is_pinned(ask: Ask, make_repository, base_requireme
     }
 
 
-async def test_everything_wrong_is_said_at_once(ask: Ask, make_repository, wheels: Callable[..., None]) -> None:
+async def test_everything_wrong_is_said_at_once(
+    ask: Ask, make_repository: MakeRepository, wheels: Callable[..., None]
+) -> None:
     repository = make_repository(
         {
             "predict.py": "def predict(features): ...\n",
@@ -72,28 +76,40 @@ async def test_everything_wrong_is_said_at_once(ask: Ask, make_repository, wheel
     assert found.source is None
     places = [problem.field for problem in found.problems]
     assert sorted(places) == [
+        "requirements.txt line 1",
+        "requirements.txt line 2",
+        "requirements.txt line 3",
         "routes.0.body",
         "routes.0.body",
         "routes.1.function",
         "routes.2.file",
         "routes.3.file",
-        "source.uri",
-        "source.uri",
     ]
     said = fields(found)
     assert "did you mean predict?" in said["routes.1.function"]
     assert "broken.py is not valid Python: line 1" in said["routes.2.file"]
     assert "no file absent.py" in said["routes.3.file"]
+    assert said["requirements.txt line 3"].startswith("cannot be satisfied: Because no-such-thing")
 
 
 async def test_requirements_that_do_not_resolve_are_said_beside_wrong_routes(
-    ask: Ask, make_repository, wheels: Callable[..., None]
+    ask: Ask, make_repository: MakeRepository, wheels: Callable[..., None]
 ) -> None:
     repository = make_repository({"predict.py": "", "requirements.txt": "no-such-thing\n"})
-    assert set(fields(await ask(repository, route()))) == {"routes.0.function", "source.uri"}
+    assert set(fields(await ask(repository, route()))) == {"routes.0.function", "requirements.txt line 1"}
 
 
-async def test_nothing_of_the_source_is_executed(ask: Ask, make_repository, tmp_path: Path) -> None:
+async def test_a_bad_line_alone_is_the_only_problem(
+    ask: Ask, make_repository: MakeRepository, wheels: Callable[..., None]
+) -> None:
+    wheels("clouds", "1.0")
+    repository = make_repository({"predict.py": "def predict(): ...\n", "requirements.txt": "clouds\n--pre\n"})
+    found = await ask(repository, route())
+    assert fields(found) == {"requirements.txt line 2": "the option --pre is not allowed here: remove it"}
+    assert found.source is None
+
+
+async def test_nothing_of_the_source_is_executed(ask: Ask, make_repository: MakeRepository, tmp_path: Path) -> None:
     trap = f"open({str(tmp_path / 'trapped')!r}, 'w')\n"
     names = ("conftest", "setup", "sitecustomize", "usercustomize", "ast", "json")
     files = {f"{name}.py": trap for name in names}
@@ -103,7 +119,7 @@ async def test_nothing_of_the_source_is_executed(ask: Ask, make_repository, tmp_
     assert "trapped" not in os.listdir(tmp_path)
 
 
-async def test_a_file_that_breaks_the_parser_breaks_nothing_else(ask: Ask, make_repository) -> None:
+async def test_a_file_that_breaks_the_parser_breaks_nothing_else(ask: Ask, make_repository: MakeRepository) -> None:
     hostile = "x = " + "not " * 60_000 + "1\n" + "y" + ".a" * 200_000 + "\n"
     repository = make_repository({"predict.py": "def predict(): ...\n", "hostile.py": hostile + "def f(): ...\n"})
     found = await ask(repository, route(), route("hostile", "f", path="/f"))
@@ -111,7 +127,7 @@ async def test_a_file_that_breaks_the_parser_breaks_nothing_else(ask: Ask, make_
     assert (await ask(repository, route())).source is not None
 
 
-async def test_a_file_in_a_submodule_is_named_as_such(ask: Ask, make_repository) -> None:
+async def test_a_file_in_a_submodule_is_named_as_such(ask: Ask, make_repository: MakeRepository) -> None:
     inner = make_repository({"model.py": "def predict(): ...\n"}, name="inner")
     repository = make_repository({"main.py": ""})
     repository.git("submodule", "--quiet", "add", inner.uri, "vendor/inner")
@@ -120,13 +136,13 @@ async def test_a_file_in_a_submodule_is_named_as_such(ask: Ask, make_repository)
     assert "is in the submodule vendor/inner" in fields(found)["routes.0.file"]
 
 
-async def test_a_wrong_branch_is_the_only_problem_there_can_be(ask: Ask, make_repository) -> None:
+async def test_a_wrong_branch_is_the_only_problem_there_can_be(ask: Ask, make_repository: MakeRepository) -> None:
     found = await ask(make_repository({"predict.py": ""}), route(), ref="mian")
     assert set(fields(found)) == {"source.ref"}
 
 
 async def test_an_inspection_has_a_deadline(
-    inspector: Inspector, make_repository, monkeypatch: pytest.MonkeyPatch
+    inspector: Inspector, make_repository: MakeRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(InspectSource, "deadline_s", handlers._MARGIN_S)
     question = InspectSource(source=GitSource(uri=make_repository({"p.py": ""}).uri), routes=(route(),))

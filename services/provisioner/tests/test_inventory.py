@@ -1,12 +1,17 @@
 """What a host offers."""
 
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pynvml
 import pytest
 
 from penstock_provisioner import inventory
 from penstock_provisioner.gpus import gpu_type, parse_simulated_gpus
+from penstock_provisioner.helpers import Helpers
+
+MIB = 1024**2
 
 
 @pytest.mark.parametrize(
@@ -92,6 +97,35 @@ def test_simulated_gpus_stand_in_for_real_ones(tmp_path: Path) -> None:
     assert found.simulated
     assert [gpu.type for gpu in found.gpus] == ["T4", "T4"]
     assert min(found.cpu_cores, found.memory_gb, found.disk_gb) >= 1
+
+
+async def test_a_hosts_own_files_are_counted_each_once(tmp_path: Path) -> None:
+    own, cache = tmp_path / "own", tmp_path / "own-cache"
+    for directory in (own / "cache", cache):
+        directory.mkdir(parents=True)
+        (directory / "data").write_bytes(b"x" * 4 * MIB)
+    (own / "linked").hardlink_to(cache / "data")
+    os.symlink("/usr", own / "elsewhere")
+    used = [await inventory.own_disk_bytes(own, where, Helpers({})) for where in (own / "cache", cache)]
+    assert [round(one / MIB) for one in used] == [8, 8]
+    (own / "linked").unlink()
+    assert round(await inventory.own_disk_bytes(own, own / "cache", Helpers({})) / MIB) == 4
+
+
+async def test_a_host_that_cannot_count_offers_what_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert await inventory.own_disk_bytes(tmp_path, tmp_path, Helpers({})) == 0
+
+
+def test_the_disk_on_offer_stays_the_same_while_replicas_fill_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = {"bytes": 100 * 1024**3}
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(free=free["bytes"]))
+    before = inventory.with_own_disk(inventory.take_inventory("a", tmp_path, ""), tmp_path, 0)
+    free["bytes"] -= 30 * 1024**3
+    after = inventory.with_own_disk(inventory.take_inventory("a", tmp_path, ""), tmp_path, 30 * 1024**3)
+    assert (before.disk_gb, after.disk_gb) == (100, 100)
 
 
 def test_a_containers_limits_count(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -56,7 +56,7 @@ def append(output: Path, data: bytes) -> None:
         file.write(data)
 
 
-Following = Callable[..., "AsyncIterator[LogFollower]"]
+Following = Callable[..., AbstractAsyncContextManager[LogFollower]]
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,9 +19,11 @@ from penstock_provisioner.domain import Replica
 from penstock_provisioner.drivers.process.runtime_copy import copy_runtime, remove_other_copies
 from penstock_provisioner.files import remove_tree, write_atomically
 from penstock_provisioner.journal import DirectoryInUse, Journal, locked
-from penstock_provisioner.reporting import Reporter, heartbeat
+from penstock_provisioner.reporting import Reporter, heartbeat, heartbeat_wait_s
 from penstock_provisioner.settings import ProvisionerSettings
 from penstock_provisioner.threads import in_thread
+
+from .conftest import MakeRepository, Platform
 
 # --- settings ---------------------------------------------------------------------------------
 
@@ -98,7 +101,7 @@ def test_a_journal_gives_back_what_it_was_given(tmp_path: Path, make_replica: Ca
 
 
 @pytest.fixture
-def make_replica(platform, make_repository) -> Callable[..., Replica]:
+def make_replica(platform: Platform, make_repository: MakeRepository) -> Callable[..., Replica]:
     def make() -> Replica:
         repository = make_repository({"predict.py": ""})
         return Replica(platform.assign(repository)).reported("ready", address="127.0.0.1:1")
@@ -110,7 +113,9 @@ def test_the_copied_runtime_is_the_runtime_alone(tmp_path: Path) -> None:
     copy = copy_runtime(tmp_path)
     assert [path.name for path in copy.iterdir()] == ["penstock_runtime"]
     assert (copy / "penstock_runtime/__main__.py").is_file()
-    assert {path.suffix for path in copy.rglob("*") if path.is_file()} == {".py"}
+    files = [path for path in copy.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {".py", ".pyc"}
+    assert [path for path in (copy, *copy.rglob("*")) if path.stat().st_mode & 0o222] == []
     assert copy_runtime(tmp_path) == copy
     (tmp_path / "older").mkdir()
     remove_other_copies(tmp_path, copy)
@@ -129,6 +134,26 @@ async def test_a_thread_is_waited_for_even_when_nobody_wants_it_any_more() -> No
     task = asyncio.create_task(in_thread(work))
     await started.wait()
     task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert task.cancelled()
+    assert finished
+
+
+async def test_a_thread_is_waited_for_however_often_we_are_cancelled() -> None:
+    loop, started, release, finished = asyncio.get_running_loop(), asyncio.Event(), threading.Event(), []
+
+    def work() -> None:
+        loop.call_soon_threadsafe(started.set)
+        release.wait(10)
+        finished.append(True)
+
+    task = asyncio.create_task(in_thread(work))
+    await started.wait()
+    for _ in range(3):
+        task.cancel()
+        await asyncio.sleep(0)
+    assert not task.done()
+    release.set()
     await asyncio.gather(task, return_exceptions=True)
     assert task.cancelled()
     assert finished
@@ -166,6 +191,12 @@ def test_a_heartbeat_that_would_not_fit_leaves_out_the_logs() -> None:
     assert len(Heartbeat.model_validate_json(beat).reports) == 1000
 
 
+def test_heartbeats_come_fast_after_a_connection_was_made_and_then_as_often_as_asked_for() -> None:
+    assert [heartbeat_wait_s(connected_s, 2.0) for connected_s in (0.0, 0.25, 3.0, 4.9)] == [0.25] * 4
+    assert [heartbeat_wait_s(connected_s, 2.0) for connected_s in (5.0, 60.0)] == [2.0] * 2
+    assert heartbeat_wait_s(0.0, 0.1) == 0.1
+
+
 async def test_reports_are_bounded_while_nobody_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reporting, "_RETRY_S_FIRST", 0.001)
     sent: list[int] = []
@@ -186,6 +217,40 @@ async def test_reports_are_bounded_while_nobody_takes_them(monkeypatch: pytest.M
     assert sent == list(range(5, 10_005))
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_report_says_how_old_it_is_whenever_it_is_sent() -> None:
+    now_s, sent = 100.0, []
+
+    async def publish(said: ReplicaReported, _: str | None) -> None:
+        sent.append((said.sequence, said.age_s))
+
+    reporter = Reporter(publish, clock=lambda: now_s)
+    first, second = report(1), report(2)
+    reporter.report(first, None)
+    now_s = 101.0
+    reporter.report(second, None)
+    now_s = 103.0
+    task = asyncio.create_task(reporter.run())
+    await reporter.drained()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert sent == [(1, 3.0), (2, 2.0)]
+    assert [said.age_s for said in reporter.repeated([second])] == [2.0]
+    now_s = 105.5
+    assert [said.age_s for said in reporter.repeated([second])] == [4.5]
+
+
+async def test_the_age_of_a_report_from_before_a_restart_counts_from_the_restart() -> None:
+    now_s = 100.0
+
+    async def publish(said: ReplicaReported, _: str | None) -> None:
+        raise AssertionError("nothing is to be sent")
+
+    reporter = Reporter(publish, clock=lambda: now_s)
+    assert [said.age_s for said in reporter.repeated([report(7)])] == [0.0]
+    now_s = 102.0
+    assert [said.age_s for said in reporter.repeated([report(7)])] == [2.0]
 
 
 # --- pings ------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ def test_other_files_of_the_tree_are_followed_once() -> None:
         ("-r /etc/passwd", "/etc/passwd is not in the repository"),
         ("-r https://evil.example/r.txt", "is not in the repository"),
         ("-r", "-r is not in the repository"),
-        ("-r missing.txt", "missing.txt: there is no such file in the repository"),
+        ("-r missing.txt", "there is no such file in the repository"),
         ("./local", "./local is a path or an address"),
         ("../local", "is a path or an address"),
         ("/abs/local", "is a path or an address"),
@@ -82,13 +82,17 @@ def test_other_files_of_the_tree_are_followed_once() -> None:
 def test_lines_that_lead_elsewhere_are_refused_with_their_place(line: str, says: str) -> None:
     found = read(requirements=f"flask\n{line}\n")
     assert len(found.problems) == 1
-    assert says in found.problems[0]
-    assert found.problems[0].startswith(("requirements.txt line 2: ", "missing.txt: "))
+    assert says in found.problems[0].message
+    assert found.problems[0].field == ("missing.txt" if "missing.txt" in line else "requirements.txt line 2")
     assert [one.name for one in found.lines] == ["flask"]
 
 
 def test_all_wrong_lines_are_named_at_once() -> None:
-    assert len(read(requirements="-e .\n--pre\n???\nnumpy\n").problems) == 3
+    found = read(requirements="-e .\n--pre\n???\nnumpy\n-r more/a.txt\n", more__a="numpy\n-i x\n")
+    assert [problem.field for problem in found.problems] == [
+        *(f"requirements.txt line {number}" for number in (1, 2, 3)),
+        "more/a.txt line 2",
+    ]
 
 
 def test_a_frozen_file_from_windows_is_read() -> None:
@@ -100,8 +104,9 @@ def test_a_frozen_file_from_windows_is_read() -> None:
 
 
 def test_what_is_no_text_or_has_no_end_is_refused() -> None:
-    assert "is no text" in read(requirements=b"\xff\x00\x01").problems[0]
-    assert "is no text" in read(requirements="#" * 2_000_000).problems[0]
-    assert "more than 5000" in read(requirements="numpy\n" * 6000).problems[-1]
+    assert "is no text" in read(requirements=b"\xff\x00\x01").problems[0].message
+    assert "is no text" in read(requirements="#" * 2_000_000).problems[0].message
+    assert "more than 5000" in read(requirements="numpy\n" * 6000).problems[-1].message
     many = {f"f{number}": f"-r f{number + 1}.txt\n" for number in range(50)}
-    assert "more than 32 files" in read(requirements="-r f0.txt", **many).problems[0]
+    (problem,) = read(requirements="-r f0.txt", **many).problems
+    assert "more than 32 files" in problem.message

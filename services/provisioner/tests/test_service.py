@@ -5,8 +5,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,10 +20,14 @@ from penstock_common.contracts.questions import InspectSource, SourceInspection
 from penstock_common.contracts.records import Assignment
 from penstock_common.contracts.topology import HEARTBEATS, log_subject
 from penstock_common.rpc import ask
+from penstock_provisioner import reporting
 from penstock_provisioner.app import build
 from penstock_provisioner.drivers.process import procfs
+from penstock_provisioner.reconciling import FORGET_AFTER_BEATS
 from penstock_provisioner.settings import ProvisionerSettings
 from tests_support import Servers, eventually, running
+
+from .conftest import MakeRepository, MakeSettings, Platform
 
 pytestmark = pytest.mark.connected
 
@@ -76,17 +81,17 @@ async def peer(clean_servers: Servers) -> AsyncIterator[Peer]:
 
 
 @pytest.fixture
-def settings(
-    make_settings: Callable[..., ProvisionerSettings], host_settings: Callable[..., ProvisionerSettings]
-) -> Callable[..., ProvisionerSettings]:
+def settings(make_settings: MakeSettings, host_settings: MakeSettings) -> MakeSettings:
     def make(**overrides: Any) -> ProvisionerSettings:
-        own = host_settings(heartbeat_interval_s=0.1, **overrides)
+        own = host_settings(**{"heartbeat_interval_s": 0.1, **overrides})
         return make_settings("provisioner", ProvisionerSettings, **own.model_dump(exclude_unset=True))
 
     return make
 
 
-async def test_an_assignment_is_carried_out_and_told(settings, peer: Peer, platform, make_repository) -> None:
+async def test_an_assignment_is_carried_out_and_told(
+    settings: MakeSettings, peer: Peer, platform: Platform, make_repository: MakeRepository
+) -> None:
     traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     assignment = platform.assign(make_repository(MODEL), traceparent=traceparent)
     async with running(build(settings(simulate_gpus="RTX 4090=2"))):
@@ -105,7 +110,9 @@ async def test_an_assignment_is_carried_out_and_told(settings, peer: Peer, platf
         assert len({report.sequence for _, report in peer.reports}) == 5
 
 
-async def test_a_source_is_inspected_when_asked(settings, peer: Peer, make_repository) -> None:
+async def test_a_source_is_inspected_when_asked(
+    settings: MakeSettings, peer: Peer, make_repository: MakeRepository
+) -> None:
     question = InspectSource(source=GitSource(uri=make_repository(MODEL).uri), routes=())
     async with running(build(settings())):
         reply = await ask(peer.client, question, subject=question.rpc, deadline_s=30)
@@ -114,7 +121,7 @@ async def test_a_source_is_inspected_when_asked(settings, peer: Peer, make_repos
 
 
 async def test_what_runs_is_adopted_and_stops_if_it_was_unassigned_meanwhile(
-    settings, peer: Peer, platform, make_repository
+    settings: MakeSettings, peer: Peer, platform: Platform, make_repository: MakeRepository
 ) -> None:
     assignment = platform.assign(make_repository(MODEL))
     async with running(build(settings())):
@@ -132,8 +139,43 @@ async def test_what_runs_is_adopted_and_stops_if_it_was_unassigned_meanwhile(
         assert platform.processes() == []
 
 
+async def test_the_first_heartbeats_come_fast_and_count_for_nothing(
+    settings: MakeSettings,
+    peer: Peer,
+    platform: Platform,
+    make_repository: MakeRepository,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reporting, "EAGER_S", 60)
+    assignment = platform.assign(make_repository({"predict.py": "raise SystemExit(3)"}))
+    async with running(build(settings(heartbeat_interval_s=60))):
+        await peer.assign(assignment)
+        await eventually(lambda: "failed" in peer.phases(), 30)
+        await peer.unassign(assignment)
+        sent = len(peer.beats)
+        await eventually(lambda: len(peer.beats) > sent + FORGET_AFTER_BEATS + 1)
+        # Whoever should hear it may not have listened yet, so it is not forgotten.
+        assert [report.phase for report in peer.beats[-1].reports] == ["failed"]
+
+
+async def test_a_restarted_host_offers_as_much_disk_as_before(
+    settings: MakeSettings, peer: Peer, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken, free = 64 * 1024**2, {"bytes": 10 * 1024**3 + 32 * 1024**2}
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(free=free["bytes"]))
+    async with running(build(settings())):
+        await eventually(lambda: peer.beats)
+    with (platform.settings.own_dir / "replicas/weights").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, taken)
+    free["bytes"] -= taken
+    seen = len(peer.beats)
+    async with running(build(settings())):
+        await eventually(lambda: len(peer.beats) > seen)
+    assert {beat.inventory.disk_gb for beat in peer.beats} == {10}
+
+
 async def test_leaving_ends_replicas_where_asked_for_and_says_so_last(
-    settings, peer: Peer, platform, make_repository
+    settings: MakeSettings, peer: Peer, platform: Platform, make_repository: MakeRepository
 ) -> None:
     assignment = platform.assign(make_repository(MODEL))
     async with running(build(settings(stop_replicas_on_exit=True))):
@@ -147,7 +189,7 @@ async def test_leaving_ends_replicas_where_asked_for_and_says_so_last(
 
 
 async def test_a_lost_server_stops_nothing_and_what_happened_meanwhile_is_told(
-    settings, peer: Peer, platform, make_repository, clean_servers: Servers
+    settings: MakeSettings, peer: Peer, platform: Platform, make_repository: MakeRepository, clean_servers: Servers
 ) -> None:
     first, second = (platform.assign(make_repository(MODEL, name=name), f"rep_{name}") for name in "ab")
     async with running(build(settings())):
@@ -168,11 +210,13 @@ async def test_a_lost_server_stops_nothing_and_what_happened_meanwhile_is_told(
 
 
 async def test_a_whole_process_starts_and_leaves_on_sigterm(
-    settings, peer: Peer, platform, make_repository, tmp_path: Path
+    settings: MakeSettings, peer: Peer, platform: Platform, make_repository: MakeRepository, tmp_path: Path
 ) -> None:
     assignment = platform.assign(make_repository(MODEL))
     values = settings(stop_replicas_on_exit=True).model_dump(exclude_unset=True, mode="json")
-    values["nats_password"] = settings().nats_password.get_secret_value()
+    password = settings().nats_password
+    assert password is not None
+    values["nats_password"] = password.get_secret_value()
     environment = {f"PENSTOCK_{name.upper()}": str(value) for name, value in values.items()}
 
     def start() -> "subprocess.Popen[bytes]":

@@ -1,8 +1,8 @@
 """`python -m penstock_scheduler`: run the scheduler until SIGTERM."""
 
-import asyncio
+import uvloop
 
 from penstock_scheduler.app import build
 from penstock_scheduler.settings import SchedulerSettings
 
-asyncio.run(build(SchedulerSettings()).run())
+uvloop.run(build(SchedulerSettings()).run())

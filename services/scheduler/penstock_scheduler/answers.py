@@ -60,7 +60,8 @@ def _startable(walk: Walk, demands: list[tuple[int, Demand]]) -> tuple[int, ...]
 def forecast(
     snapshot: Snapshot, gpu: GpuRequest | None, resources: Resources, replicas: int, now: datetime
 ) -> ForecastReply:
-    """What would happen to a new endpoint. It starts now if at least one of its replicas does."""
+    """What would happen to a new endpoint: it comes after all who wait for what they must have, and before
+    what others only desire. It starts now if at least one of its replicas does."""
     demand = Demand(
         cpu_cores=resources.cpu_cores,
         memory_gb=resources.memory_gb,
@@ -69,8 +70,10 @@ def forecast(
         gpu_count=gpu.count if gpu else 0,
     )
     problems = reasons.never_fits(demand, [host for host in snapshot.hosts if host.state != "left"])
+    replicas = max(1, replicas)  # one that may sleep starts awake
     newcomer = EndpointRecord(_NEW, "queued", demand, replicas, requested_at=now, request_version=0)
-    walk = walk_queue(snapshot, [*waiting_entries(snapshot), Entry(newcomer, live=0, missing=replicas)], now)
+    entries = [*waiting_entries(snapshot), Entry(newcomer, live=0, missing=replicas)]
+    walk = walk_queue(snapshot, sorted(entries, key=lambda entry: entry.extra), now)
     placed = sum(place.endpoint_id == _NEW for place in walk.placed)
     blocked = next((each for each in walk.blocked if each.endpoint.endpoint_id == _NEW), None)
     if blocked is None:

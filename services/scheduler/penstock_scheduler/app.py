@@ -19,6 +19,8 @@ from penstock_common.contracts.questions import (
     CapacityReply,
     ForecastReply,
     HostsReply,
+    ScaleEndpoint,
+    ScaleReply,
 )
 from penstock_common.contracts.records import Assignment, Route
 from penstock_common.contracts.topology import SCHEDULER_REPORTS, SCHEDULER_REQUESTS
@@ -72,6 +74,7 @@ def build(settings: SchedulerSettings) -> Service[Store]:
     service.background("repair", repair.run)
     service.on_replay(resync)
     _answer_questions(service, context, hearing)
+    _answer_autoscaler(service, context, planner)
     return service
 
 
@@ -94,6 +97,17 @@ def _answer_questions(service: Service[Store], context: Context, hearing: Hearin
     service.answer(AskCapacity, capacity)
     service.answer(AskForecast, forecast)
     service.answer(AskHosts, hosts)
+
+
+def _answer_autoscaler(service: Service[Store], context: Context, planner: Planner) -> None:
+    async def scale(wish: ScaleEndpoint) -> ScaleReply:
+        async with service.transaction() as store:
+            reply, news = await handlers.scale(wish, store, context=context)
+        if news:
+            planner.wake()
+        return reply
+
+    service.answer(ScaleEndpoint, scale)
 
 
 def _ignore(key: str, record: Assignment | Route | None) -> None:

@@ -5,8 +5,9 @@ It runs before every commit, so that a mistake in planning costs a delay and not
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 
-from penstock_scheduler.domain import Demand, EndpointRecord, Place, Plan, Snapshot
+from penstock_scheduler.domain import Demand, EndpointRecord, Place, Plan, Replica, Snapshot
 
 _MAY_RUN = ("queued", "starting", "running")
 
@@ -19,6 +20,7 @@ def violations(snapshot: Snapshot, plan: Plan) -> list[str]:
         *_endpoint_violations(snapshot, plan),
         *_order_violations(snapshot, plan),
         *_replica_violations(snapshot, plan),
+        *_giving_violations(snapshot, plan),
         *_notice_violations(snapshot, plan),
     ]
 
@@ -86,33 +88,63 @@ def _endpoint_violations(snapshot: Snapshot, plan: Plan) -> Iterator[str]:
         if sorted(placed) != expected:
             yield f"{endpoint_id} gets generations {sorted(placed)} and should get {expected}"
         replicas = staying[endpoint_id] + len(placed)
-        if replicas > endpoint.replicas_wanted:
-            yield f"{endpoint_id} would have {replicas} replicas of {endpoint.replicas_wanted}"
+        if replicas > endpoint.desired_replicas:
+            yield f"{endpoint_id} would have {replicas} replicas of {endpoint.desired_replicas}"
 
 
 def _order_violations(snapshot: Snapshot, plan: Plan) -> Iterator[str]:
     """First come, first served: nobody is passed by one who asks for the same or more later, and
-    the very first does not wait while it fits."""
+    the very first does not wait while it fits. What an endpoint must have comes before what others
+    only desire; nobody is passed for that."""
     if plan.lost:
         return  # the queue is gone through by the next plan
     placed = Counter(place.endpoint_id for place in plan.placed)
     staying = _staying(snapshot)
+    in_order = sorted(
+        (endpoint for endpoint in snapshot.endpoints if endpoint.state in _MAY_RUN),
+        key=lambda each: (each.requested_at, each.endpoint_id),
+    )
     passed: list[EndpointRecord] = []
-    first = True
-    for endpoint in sorted(snapshot.endpoints, key=lambda each: (each.requested_at, each.endpoint_id)):
-        if endpoint.state not in _MAY_RUN:
-            continue
-        if placed[endpoint.endpoint_id]:
-            for earlier in passed:
-                if _asks_no_more(earlier.demand, endpoint.demand):
-                    yield f"{endpoint.endpoint_id} passes {earlier.endpoint_id}, which asked earlier for no more"
-        if endpoint.replicas_wanted <= staying[endpoint.endpoint_id] + placed[endpoint.endpoint_id]:
+    waiting = 0
+    for endpoint in in_order:
+        if placed[endpoint.endpoint_id] and staying[endpoint.endpoint_id] < _must_have(endpoint):
+            yield from _passing(endpoint, passed)
+        if staying[endpoint.endpoint_id] + placed[endpoint.endpoint_id] >= _must_have(endpoint):
             continue
         if not _is_early(endpoint, plan):
-            if first and _fits_somewhere(endpoint.demand, snapshot, plan):
+            if not waiting and _fits_somewhere(endpoint.demand, snapshot, plan):
                 yield f"{endpoint.endpoint_id} waits although it is first and fits"
             passed.append(endpoint)
-        first = False
+        waiting += 1
+    for endpoint in in_order:
+        having = staying[endpoint.endpoint_id] + placed[endpoint.endpoint_id]
+        if placed[endpoint.endpoint_id] and having > _must_have(endpoint):
+            yield from _passing(endpoint, passed)
+    if not waiting:
+        yield from _extra_violations(in_order, snapshot, plan)
+
+
+def _passing(endpoint: EndpointRecord, passed: list[EndpointRecord]) -> Iterator[str]:
+    for earlier in passed:
+        if earlier.endpoint_id != endpoint.endpoint_id and _asks_no_more(earlier.demand, endpoint.demand):
+            yield f"{endpoint.endpoint_id} passes {earlier.endpoint_id}, which comes first and asks for no more"
+
+
+def _extra_violations(in_order: list[EndpointRecord], snapshot: Snapshot, plan: Plan) -> Iterator[str]:
+    """When nobody waits for what it must have, nothing is left free that somebody desires."""
+    placed = Counter(place.endpoint_id for place in plan.placed)
+    staying = _staying(snapshot)
+    short = [each for each in in_order if staying[each.endpoint_id] + placed[each.endpoint_id] < each.desired_replicas]
+    if any(_is_early(endpoint, plan) for endpoint in short):
+        return  # those keep room
+    for endpoint in short:
+        if _fits_somewhere(endpoint.demand, snapshot, plan):
+            yield f"{endpoint.endpoint_id} desires more and it fits"
+
+
+def _must_have(endpoint: EndpointRecord) -> int:
+    """How many replicas come in the order of the queue; more come after everybody's."""
+    return min(endpoint.desired_replicas, max(endpoint.required_replicas, 1))
 
 
 def _is_early(endpoint: EndpointRecord, plan: Plan) -> bool:
@@ -187,6 +219,59 @@ def _replica_violations(snapshot: Snapshot, plan: Plan) -> Iterator[str]:
             yield f"{unassign.replica_id} would be unassigned before its time"
 
 
+def _giving_violations(snapshot: Snapshot, plan: Plan) -> Iterator[str]:
+    """Only replicas that are idle as far as is known lately, of endpoints that keep what they must have,
+    and only where that helps somebody who waits."""
+    replicas = {replica.replica_id: replica for replica in snapshot.replicas}
+    endpoints = {endpoint.endpoint_id: endpoint for endpoint in snapshot.endpoints}
+    staying = _staying(snapshot)
+    for replica_id, times in Counter(given.replica_id for given in plan.giving_way).items():
+        if times > 1:
+            yield f"{replica_id} would give way {times} times"
+    for endpoint_id, count in Counter(given.endpoint_id for given in plan.giving_way).items():
+        endpoint = endpoints.get(endpoint_id)
+        if endpoint is None or endpoint.state not in _MAY_RUN:
+            yield f"{endpoint_id} would give way, but it does not run"
+        elif staying[endpoint_id] - count < endpoint.required_replicas:
+            yield f"{endpoint_id} would keep {staying[endpoint_id] - count} replicas of {endpoint.required_replicas}"
+    for given in plan.giving_way:
+        replica, endpoint = replicas.get(given.replica_id), endpoints.get(given.endpoint_id)
+        if replica is None or replica.endpoint_id != given.endpoint_id or endpoint is None:
+            yield f"{given.replica_id} would give way, but no live replica of {given.endpoint_id} is called so"
+        elif replica.phase != "ready" or replica.unassign_at is not None:
+            yield f"{given.replica_id} would give way, but requests do not go to it"
+        elif (
+            given.replica_id not in endpoint.idle_replicas
+            or endpoint.idle_told_at is None
+            or plan.at - endpoint.idle_told_at > snapshot.policy.idle_fresh
+        ):
+            yield f"{given.replica_id} would give way, but nobody said lately that it is idle"
+        elif not _helps_somebody(replica, snapshot, plan):
+            yield f"{given.replica_id} would give way, but nobody who waits could have its room"
+
+
+def _helps_somebody(replica: Replica, snapshot: Snapshot, plan: Plan) -> bool:
+    """Whether one who waits would fit on the replica's host, once all has ended there that is about to."""
+    going = {given.replica_id for given in plan.giving_way}
+    going.update(each.replica_id for each in snapshot.replicas if each.unassign_at is not None)
+    ended = [each for each in snapshot.replicas if each.replica_id in going]
+    later = replace(
+        snapshot,
+        hosts=tuple(host for host in snapshot.hosts if host.host_id == replica.host_id),
+        replicas=tuple(each for each in snapshot.replicas if each.replica_id not in going),
+        reserved=snapshot.reserved.difference(*(each.gpu_uuids for each in ended)),
+    )
+    staying = _staying(snapshot)
+    staying.update(place.endpoint_id for place in plan.placed)
+    return any(
+        endpoint.endpoint_id != replica.endpoint_id
+        and endpoint.state in _MAY_RUN
+        and staying[endpoint.endpoint_id] < _must_have(endpoint)
+        and _fits_somewhere(endpoint.demand, later, plan)
+        for endpoint in snapshot.endpoints
+    )
+
+
 def _notice_violations(snapshot: Snapshot, plan: Plan) -> Iterator[str]:
     """Hosts are lost once they are silent; only waiting endpoints are told to wait, only stopped ones purged."""
     hosts = {host.host_id: host for host in snapshot.hosts}
@@ -197,11 +282,19 @@ def _notice_violations(snapshot: Snapshot, plan: Plan) -> Iterator[str]:
         elif plan.at - max(host.last_seen_at, snapshot.listening_since) < snapshot.policy.lost_after:
             yield f"{loss.host_id} would be lost, but it was heard of lately"
     endpoints = {endpoint.endpoint_id: endpoint for endpoint in snapshot.endpoints}
-    placed = {place.endpoint_id for place in plan.placed}
+    placed = Counter(place.endpoint_id for place in plan.placed)
     for wait in plan.waiting:
         known = endpoints.get(wait.endpoint_id)
         if known is None or known.state not in _MAY_RUN or wait.endpoint_id in placed:
             yield f"{wait.endpoint_id} would be told to wait, but it does not"
+    having = _staying(snapshot)
+    having.update(placed)
+    for short in plan.short:
+        known = endpoints.get(short.endpoint_id)
+        if known is None or known.state not in _MAY_RUN:
+            yield f"{short.endpoint_id} would be told of a shortage, but it does not run"
+        elif short.text and not 0 < having[short.endpoint_id] < known.desired_replicas:
+            yield f"{short.endpoint_id} would be told of a shortage, but it has none"
     for purge in plan.purged:
         known = endpoints.get(purge.endpoint_id)
         if known is None or known.state != "stopped":

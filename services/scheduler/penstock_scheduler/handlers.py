@@ -14,6 +14,7 @@ from penstock_common.contracts.events import (
     ReplicaReported,
 )
 from penstock_common.contracts.heartbeat import Heartbeat
+from penstock_common.contracts.questions import ScaleEndpoint, ScaleReply
 from penstock_common.delivery.envelope import Received
 from penstock_common.delivery.errors import Permanent
 from penstock_scheduler import lifecycle
@@ -21,6 +22,7 @@ from penstock_scheduler.domain import EarlyRequest, EndReplica, Evidence, Gpu, H
 from penstock_scheduler.heartbeats import Heartbeats
 from penstock_scheduler.planning import last_ran_at
 from penstock_scheduler.ports import SchedulerStore
+from penstock_scheduler.records import content_due
 from penstock_scheduler.saving import save
 
 log = logging.getLogger(__name__)
@@ -70,6 +72,29 @@ async def endpoint_request(
     )
 
 
+# --- scaling --------------------------------------------------------------------------------
+
+
+async def scale(wish: ScaleEndpoint, store: SchedulerStore, *, context: Context) -> tuple[ScaleReply, bool]:
+    """Do as an endpoint's autoscaler wishes; what became of it, and whether a plan could differ now."""
+    await store.lock()
+    before = await store.deployment(wish.endpoint_id)
+    if before is None:
+        reason = f"there is no endpoint {wish.endpoint_id}"
+        return ScaleReply(accepted=False, desired_replicas=0, version=0, reason=reason), False
+    scaled = lifecycle.scale(before, wish, await store.now(), context.policy)
+    await save(store, before, scaled.outcome)
+    after = scaled.outcome.deployment
+    content = content_due(after.endpoint, after.replicas)
+    reply = ScaleReply(
+        accepted=not scaled.refused,
+        desired_replicas=content.desired_replicas,
+        version=after.endpoint.route_version,
+        reason=scaled.refused or content.shortage,
+    )
+    return reply, scaled.news
+
+
 # --- reports --------------------------------------------------------------------------------
 
 
@@ -91,7 +116,7 @@ async def _apply_report(
     if before is None or replica is None:
         return
     now = await store.now()
-    evidence = await _evidence(replica, waited_s, now, store, context)
+    evidence = await _evidence(replica, waited_s, max(0.0, said.age_s), now, store, context)
     outcome = lifecycle.report(before, said, evidence, now, context.policy)
     await save(store, before, outcome)
     if said.cause == "host_left":
@@ -99,12 +124,15 @@ async def _apply_report(
 
 
 async def _evidence(
-    replica: Replica, waited_s: float | None, now: datetime, store: SchedulerStore, context: Context
+    replica: Replica, waited_s: float | None, age_s: float, now: datetime, store: SchedulerStore, context: Context
 ) -> Evidence:
     last_alive_at = await _last_alive_at(replica, now, store, context)
+    told_at = now - timedelta(seconds=waited_s or 0.0)
+    # However old its host says the end is: when the host last said that the replica runs, it did.
+    told_at = max(told_at - timedelta(seconds=age_s), min(last_alive_at, told_at))
     awake_s = context.heartbeats.awake_s(context.clock_s())
     return Evidence(
-        told_at=now - timedelta(seconds=waited_s or 0.0),
+        told_at=told_at,
         last_alive_at=last_alive_at,
         # A heartbeat is kept by nobody, so when it was sent says nothing of when the replica ended.
         silence_counts=waited_s is None or now - timedelta(seconds=awake_s) <= last_alive_at,

@@ -100,7 +100,7 @@ class Listening:
 
     async def _receive(self, message: Msg) -> None:
         try:
-            heartbeat = Heartbeat.model_validate_json(message.data)
+            heartbeat = Heartbeat.model_validate_json(message.data, extra="ignore")
         except ValidationError as error:
             log.error("unreadable heartbeat", extra={"subject": message.subject, "error": str(error)})
             return

@@ -18,11 +18,13 @@ from penstock_scheduler.checking import violations
 from penstock_scheduler.domain import (
     Deployment,
     EndReplica,
+    GiveWay,
     Outcome,
     Place,
     Plan,
     Policy,
     Purge,
+    Shortage,
     Snapshot,
     Unassign,
     Wait,
@@ -46,10 +48,11 @@ takes more than half of the process."""
 _plan_seconds = Histogram("penstock_scheduler_plan_seconds", "Time to make and carry out one plan")
 _placed = Counter("penstock_scheduler_replicas_placed", "Replicas placed")
 _refused = Counter("penstock_scheduler_plans_refused", "Plans that broke a rule and were not carried out")
+_given_way = Counter("penstock_scheduler_replicas_given_way", "Idle replicas drained for an endpoint that waits")
 _waiting = Gauge("penstock_scheduler_endpoints_waiting", "Endpoints that have no room")
 _hosts = Gauge("penstock_scheduler_hosts", "Hosts by state", ["state"])
 
-Action = EndReplica | Unassign | Place | Wait | Purge
+Action = EndReplica | Unassign | Place | Wait | Shortage | GiveWay | Purge
 
 
 class Planner:
@@ -120,6 +123,8 @@ async def carry_out(store: SchedulerStore, snapshot: Snapshot, decided: Plan) ->
         *decided.unassigned,
         *decided.placed,
         *decided.waiting,
+        *decided.short,
+        *decided.giving_way,
         *decided.purged,
     ]
     deployments = await store.deployments({action.endpoint_id for action in actions})
@@ -149,6 +154,10 @@ def _applied(before: Deployment, action: Action, now: datetime, policy: Policy) 
             return lifecycle.place(before, action, new_id(REPLICA), now, policy)
         case Wait():
             return lifecycle.wait(before, action, now, policy)
+        case Shortage():
+            return lifecycle.lack(before, action, now, policy)
+        case GiveWay():
+            return lifecycle.give_way(before, action, now, policy)
         case Purge():
             return lifecycle.purge(before, action, now, policy)
 
@@ -156,6 +165,7 @@ def _applied(before: Deployment, action: Action, now: datetime, policy: Policy) 
 def _report(snapshot: Snapshot, decided: Plan) -> None:
     """Metrics and a log of what was decided, and why."""
     _placed.inc(len(decided.placed))
+    _given_way.inc(len(decided.giving_way))
     _waiting.set(decided.queued)
     for state in ("up", "lost", "left"):
         _hosts.labels(state).set(sum(host.state == state for host in snapshot.hosts))
@@ -166,3 +176,5 @@ def _report(snapshot: Snapshot, decided: Plan) -> None:
             "replica placed",
             extra={"endpoint": place.endpoint_id, "host": place.host_id, "reason": place.reason},
         )
+    for given in decided.giving_way:
+        log.info("replica gives way", extra={"endpoint": given.endpoint_id, "replica": given.replica_id})

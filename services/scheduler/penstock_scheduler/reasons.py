@@ -117,6 +117,24 @@ def not_now(demand: Demand, rooms: Sequence[HostRoom], hosts: Sequence[Host]) ->
     return f"needs {needs(demand)} on one host; {_gpus_left(demand, rooms)}"
 
 
+def no_more(demand: Demand, rooms: Sequence[HostRoom]) -> str:
+    """What keeps an endpoint from having more replicas: `no host has a free RTX 4090 for more`.
+
+    `rooms` are the hosts that are up and have the GPU type.
+    """
+    if demand.gpu_type is None:
+        return f"no host has {_resources(demand)} free for more"
+    if any(room.host.usable and room.free_gpus(demand.gpu_type) >= demand.gpu_count for room in rooms):
+        return f"no host with {needs(demand)} free has {_resources(demand)} free for more"
+    count = "a" if demand.gpu_count == 1 else demand.gpu_count
+    return f"no host has {count} free {demand.gpu_type} for more"
+
+
+def short(ready: int, desired: int, shortage: str) -> str:
+    """`3 of 5 replicas run; no host has a free RTX 4090 for more`; empty without a shortage."""
+    return f"{ready} of {desired} replicas run; {shortage}" if shortage else ""
+
+
 def _nobody_up(demand: Demand, hosts: Sequence[Host]) -> str:
     lost = [host.host_id for host in hosts if host.state == "lost" and could_hold(host, demand)]
     if lost:

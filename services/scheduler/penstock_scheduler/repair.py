@@ -10,9 +10,8 @@ from prometheus_client import Counter
 
 from penstock_common.contracts.records import Assignment, Route
 from penstock_common.delivery.watch import BucketWatch
-from penstock_scheduler.records import assignment_key, assignment_of, route_of
+from penstock_scheduler.records import RouteContent, assignment_key, assignment_of, content_of, route_of
 from penstock_scheduler.store import Store
-from penstock_scheduler.store.tables import RouteContent
 
 log = logging.getLogger(__name__)
 
@@ -37,12 +36,8 @@ def wrong_routes(expected: Mapping[str, RouteContent], found: Mapping[str, Route
         for endpoint_id in expected.keys() | found.keys()
         if endpoint_id not in expected
         or endpoint_id not in found
-        or expected[endpoint_id] != _content(found[endpoint_id])
+        or expected[endpoint_id] != content_of(found[endpoint_id])
     }
-
-
-def _content(route: Route) -> RouteContent:
-    return (route.state, route.reason, tuple((replica.replica_id, replica.address) for replica in route.replicas))
 
 
 class Repair:

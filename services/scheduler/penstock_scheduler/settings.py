@@ -17,6 +17,11 @@ class SchedulerSettings(ServiceSettings):
         ge=0,
         description="Time between a replica's leaving the routes and its host being told to stop it, in seconds.",
     )
+    drain_limit_s: float = Field(
+        default=300.0,
+        gt=0,
+        description="Longest that a replica taken away by a scale-down may finish its requests, in seconds.",
+    )
     purge_after_s: float = Field(
         default=14 * 24 * 3600.0, gt=0, description="An endpoint stopped for so long is terminated, in seconds."
     )
@@ -35,6 +40,7 @@ class SchedulerSettings(ServiceSettings):
         return Policy(
             lost_after=timedelta(seconds=self.host_lost_after_s),
             drain=timedelta(seconds=self.drain_s),
+            drain_limit=timedelta(seconds=self.drain_limit_s),
             purge_after=timedelta(seconds=self.purge_after_s),
             crashes_until_failed=self.crashes_until_failed,
         )

@@ -16,6 +16,8 @@ from penstock_common.contracts.endpoint import (
 from penstock_common.contracts.events import EndpointRequested, ReplicaPhase, ReplicaReported
 from penstock_common.contracts.heartbeat import Gpu as GpuPart
 from penstock_common.contracts.heartbeat import Heartbeat, Inventory
+from penstock_common.contracts.questions import ScaleEndpoint
+from penstock_common.contracts.records import Route
 from penstock_common.delivery.envelope import Received
 from penstock_scheduler.domain import (
     Demand,
@@ -42,15 +44,23 @@ def received(message: Message, traceparent: str | None = TRACEPARENT, *, waited_
 
 
 def spec(
-    gpus: int = 0, kind: str = RTX, *, replicas: int = 1, cpu_cores: int = 1, memory_gb: int = 2, disk_gb: int = 10
+    gpus: int = 0,
+    kind: str = RTX,
+    *,
+    replicas: int = 1,
+    most: int | None = None,
+    cpu_cores: int = 1,
+    memory_gb: int = 2,
+    disk_gb: int = 10,
 ) -> EndpointSpec:
+    """`replicas` run at least, and `most` at most; no more than the least, or one, if it is not given."""
     return EndpointSpec(
         name="Iris",
         source=GitSource(uri="https://example.com/iris.git"),
         routes=(RouteSpec(path="/predict", file="predict", function="predict"),),
         gpu=GpuRequest(type=kind, count=gpus) if gpus else None,
         resources=Resources(cpu_cores=cpu_cores, memory_gb=memory_gb, disk_gb=disk_gb),
-        scaling=Scaling(min_replicas=replicas, max_replicas=replicas),
+        scaling=Scaling(min_replicas=replicas, max_replicas=max(1, replicas if most is None else most)),
     )
 
 
@@ -80,6 +90,20 @@ def report(replica: Replica, sequence: int, phase: ReplicaPhase, **fields: Any) 
             "generation": replica.generation,
             "sequence": sequence,
             "phase": phase,
+            **fields,
+        }
+    )
+
+
+def scaling_wish(route: Route, replicas: int, **fields: Any) -> ScaleEndpoint:
+    """What an autoscaler that sees this route wishes."""
+    return ScaleEndpoint(
+        **{
+            "endpoint_id": route.endpoint_id,
+            "route_version": route.version,
+            "replicas": replicas,
+            "minimum": route.scaling.min_replicas,
+            "reason": f"load for {replicas}",
             **fields,
         }
     )
@@ -133,12 +157,14 @@ def demand(gpus: int = 0, kind: str = RTX, *, cpu_cores: int = 1, memory_gb: int
 
 
 def endpoint(endpoint_id: str, needs: Demand | None = None, *, after_s: float = 0, **fields: Any) -> EndpointRecord:
+    """All the replicas it desires must run, unless `required_replicas` says otherwise."""
     return EndpointRecord(
         **{
             "endpoint_id": endpoint_id,
             "state": "queued",
             "demand": needs or demand(),
-            "replicas_wanted": 1,
+            "desired_replicas": 1,
+            "required_replicas": fields.get("desired_replicas", 1),
             "requested_at": at(after_s),
             "request_version": 1,
             **fields,

@@ -15,6 +15,7 @@ from penstock_common.contracts.events import (
     ReplicaReported,
 )
 from penstock_common.contracts.heartbeat import Heartbeat, Inventory
+from penstock_common.contracts.questions import ScaleReply
 from penstock_common.contracts.records import Assignment, Route
 from penstock_common.contracts.topology import heartbeat_subject
 from penstock_common.delivery.outbox import Outbox
@@ -27,7 +28,7 @@ from penstock_scheduler.settings import SchedulerSettings
 from penstock_scheduler.store import Store
 from tests_support import eventually, running
 
-from .builders import inventory, requested
+from .builders import inventory, requested, scaling_wish
 
 MakeSettings = Callable[..., Any]
 BEAT_S = 0.2
@@ -115,6 +116,33 @@ class RealHost:
         await self.service.nats.publish(heartbeat_subject(self.host_id), message.model_dump_json().encode())
 
 
+class Gateway:
+    """What an autoscaler sees and says."""
+
+    def __init__(self, settings: ServiceSettings) -> None:
+        self.service: Service[None] = Service("gateway", settings)
+        self._routes = self.service.watch(Route, lambda key, record: None)
+
+    @property
+    def routes(self) -> dict[str, Route]:
+        return self._routes.snapshot
+
+    async def scale(self, endpoint_id: str, replicas: int, **fields: Any) -> ScaleReply:
+        """The answer to a wish made from the route as it is known here."""
+        reply: ScaleReply = await self.service.ask(scaling_wish(self.routes[endpoint_id], replicas, **fields))
+        return reply
+
+    async def scale_until(self, endpoint_id: str, replicas: int, done: Callable[[Route], object]) -> Route:
+        """Wish the same again, as an autoscaler does, until the route is as it should be."""
+
+        async def probe() -> bool:
+            await self.scale(endpoint_id, replicas)
+            return bool(done(self.routes[endpoint_id]))
+
+        await eventually(probe)
+        return self.routes[endpoint_id]
+
+
 class Buckets:
     """Both buckets, as their readers see them."""
 
@@ -147,6 +175,11 @@ class Platform:
 
     async def host(self, host_id: str = "host-a", parts: Inventory | None = None) -> RealHost:
         found = RealHost(self.make_settings("provisioner"), host_id, parts)
+        await self._stack.enter_async_context(running(found.service))
+        return found
+
+    async def gateway(self) -> Gateway:
+        found = Gateway(self.make_settings("gateway"))
         await self._stack.enter_async_context(running(found.service))
         return found
 

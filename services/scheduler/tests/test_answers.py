@@ -64,6 +64,39 @@ def test_forecast_of_some_replicas() -> None:
     assert reply.reason.startswith("3 of 5 replicas start at once; for the others: needs 1 × RTX 4090")
 
 
+def test_forecast_of_one_that_may_sleep_is_of_one_replica() -> None:
+    reply = ask(busy(), 2, replicas=0)
+    assert (reply.starts_now, reply.reason) == (True, "starts at once on host-b")
+    assert ask(waiting(busy(), endpoint("ep_3", demand(4))), 3, replicas=0).position == 2
+
+
+def desiring_more() -> Snapshot:
+    """One that runs desires a second replica, which needs four GPUs that no host has free."""
+    more = endpoint("ep_1", demand(4), state="running", desired_replicas=2, required_replicas=1)
+    return snapshot(
+        [host(), host("host-b", 3)], [more], [replica("ep_1", needs=demand(4), gpu_uuids=cards("host-a", 4))]
+    )
+
+
+def cards(host_id: str, count: int) -> tuple[str, ...]:
+    return tuple(f"{host_id}-{RTX}-{number}" for number in range(count))
+
+
+def test_nothing_is_kept_for_what_is_only_desired() -> None:
+    assert capacity(desiring_more(), T0).gpus[0].startable_counts == (1, 2, 3)
+    assert ask(desiring_more(), 3).reason == "starts at once on host-b"
+
+
+def test_a_new_endpoint_comes_before_what_others_only_desire() -> None:
+    asked = snapshot(
+        [host()],
+        [endpoint("ep_1", demand(2), state="running", desired_replicas=3, required_replicas=1)],
+        [replica("ep_1", needs=demand(2), gpu_uuids=cards("host-a", 2))],
+    )
+    assert ask(asked, 2).starts_now
+    assert ask(asked, 4).position == 1
+
+
 def test_forecast_names_the_field_that_no_host_can_satisfy() -> None:
     [problem] = ask(busy(), 1, "RTX 9090").problems
     assert (problem.field, problem.message) == ("gpu.type", "no host has RTX 9090; there are: A100, RTX 4090")

@@ -11,11 +11,16 @@ from hypothesis import strategies as st
 from penstock_scheduler.checking import violations
 from penstock_scheduler.domain import (
     Demand,
+    EndpointRecord,
     EndReplica,
+    GiveWay,
+    Host,
     LoseHost,
     Place,
     Plan,
     Purge,
+    Replica,
+    Shortage,
     Snapshot,
     Unassign,
     Wait,
@@ -26,6 +31,7 @@ from .builders import RTX, T0, at, demand, endpoint, host, replica, snapshot
 
 A100 = "A100"
 NOW = at(5)
+PAIRS = {1: (f"host-c-{RTX}-0", f"host-c-{RTX}-1"), 2: (f"host-c-{RTX}-2", f"host-c-{RTX}-3")}
 
 
 def gpu(number: int, host_id: str = "host-a", kind: str = RTX) -> str:
@@ -37,6 +43,10 @@ def given_snapshot() -> Snapshot:
     holder = replica("ep_old", needs=demand(1), gpu_uuids=(gpu(0),))
     leaving = replica("ep_leaving", host_id="host-b", unassign_at=at(4))
     later = replica("ep_later", host_id="host-b", unassign_at=at(6))
+    idle = [
+        replica("ep_idle", "host-c", demand(2), gpu_uuids=pair, generation=number) for number, pair in PAIRS.items()
+    ]
+    works = replica("ep_works", host_id="host-b")
     return snapshot(
         [
             host("host-a"),
@@ -44,16 +54,36 @@ def given_snapshot() -> Snapshot:
             host("host-lost", state="lost"),
             host("host-fenced", fenced=True),
             host("host-silent", 0, last_seen_at=T0),
+            host("host-c"),
         ],
         [
             endpoint("ep_old", demand(1), state="running", generation=1),
             endpoint("ep_1", demand(2)),
             endpoint("ep_2", demand(2), after_s=1),
-            endpoint("ep_3", demand(1, A100), after_s=2, replicas_wanted=2),
+            endpoint("ep_3", demand(1, A100), after_s=2, desired_replicas=2),
             endpoint("ep_crashed", demand(1, A100), after_s=3, state="starting", next_start_at=at(9)),
             endpoint("ep_stopped", after_s=3, state="stopped"),
+            endpoint(
+                "ep_idle",
+                demand(2),
+                state="running",
+                generation=2,
+                desired_replicas=3,
+                required_replicas=0,
+                idle_replicas=("rep_ep_idle_1", "rep_ep_idle_2"),
+                idle_told_at=T0,
+            ),
+            endpoint(
+                "ep_works",
+                state="running",
+                generation=1,
+                desired_replicas=2,
+                required_replicas=1,
+                idle_replicas=("rep_ep_works_1",),
+                idle_told_at=at(-11),
+            ),
         ],
-        [holder, leaving, later],
+        [holder, leaving, later, *idle, works],
     )
 
 
@@ -67,7 +97,9 @@ def good_plan() -> Plan:
 
 def test_a_good_plan_breaks_no_rule() -> None:
     good = good_plan()
-    assert [each.endpoint_id for each in good.placed] == ["ep_1", "ep_3", "ep_3"]
+    assert [each.endpoint_id for each in good.placed] == ["ep_1", "ep_3", "ep_3", "ep_works"]
+    assert good.giving_way == (GiveWay("rep_ep_idle_2", "ep_idle", good.giving_way[0].reason),)
+    assert good.short == (Shortage("ep_idle", "no host has 2 free RTX 4090 for more"),)
     assert [each.replica_id for each in good.unassigned] == ["rep_ep_leaving_1"]
     assert [each.endpoint_id for each in good.waiting] == ["ep_2"]
     assert violations(given_snapshot(), good) == []
@@ -79,6 +111,10 @@ def but(**fields: Any) -> Callable[[Plan], Plan]:
 
 def and_placed(*more: Place) -> Callable[[Plan], Plan]:
     return lambda good: replace(good, placed=(*good.placed, *more))
+
+
+def giving(*replica_ids: str, of: str = "ep_idle") -> Callable[[Plan], Plan]:
+    return but(giving_way=tuple(GiveWay(each, of, "") for each in replica_ids))
 
 
 @pytest.mark.parametrize(
@@ -113,7 +149,7 @@ def and_placed(*more: Place) -> Callable[[Plan], Plan]:
             "ep_1 gets generations [7] and should get [1]",
         ),
         (but(placed=()), "ep_1 waits although it is first and fits"),
-        (but(placed=(place("ep_2", gpu(1), gpu(2)),)), "ep_2 passes ep_1, which asked earlier for no more"),
+        (but(placed=(place("ep_2", gpu(1), gpu(2)),)), "ep_2 passes ep_1, which comes first and asks for no more"),
         (
             but(ended=(EndReplica("rep_x", "ep_x", "stopped", NOW, ""),)),
             "rep_x would end, but no live replica of ep_x is called so",
@@ -143,6 +179,28 @@ def and_placed(*more: Place) -> Callable[[Plan], Plan]:
         ),
         (but(waiting=(Wait("ep_1", 1, "", None),)), "ep_1 would be told to wait, but it does not"),
         (but(waiting=(Wait("ep_stopped", 1, "", None),)), "ep_stopped would be told to wait, but it does not"),
+        (
+            and_placed(place("ep_idle", gpu(1), gpu(2), generation=3)),
+            "ep_idle passes ep_2, which comes first and asks for no more",
+        ),
+        (
+            but(short=(Shortage("ep_stopped", "no room"),)),
+            "ep_stopped would be told of a shortage, but it does not run",
+        ),
+        (but(short=(Shortage("ep_old", "no room"),)), "ep_old would be told of a shortage, but it has none"),
+        (but(short=(Shortage("ep_2", "no room"),)), "ep_2 would be told of a shortage, but it has none"),
+        (giving("rep_ep_idle_2", "rep_ep_idle_2"), "rep_ep_idle_2 would give way 2 times"),
+        (giving("rep_x"), "rep_x would give way, but no live replica of ep_idle is called so"),
+        (giving("rep_x", of="ep_x"), "ep_x would give way, but it does not run"),
+        (giving("rep_ep_old_1", of="ep_old"), "ep_old would keep 0 replicas of 1"),
+        (
+            giving("rep_ep_works_1", of="ep_works"),
+            "rep_ep_works_1 would give way, but nobody said lately that it is idle",
+        ),
+        (
+            giving("rep_ep_leaving_1", of="ep_leaving"),
+            "rep_ep_leaving_1 would give way, but no live replica of ep_leaving is called so",
+        ),
         (but(purged=(Purge("ep_1", ""),)), "ep_1 would be purged, but it is not stopped"),
     ],
 )
@@ -167,6 +225,32 @@ def test_a_host_that_would_be_overfull_is_found_out(needs: Demand, expected: str
 # --- any snapshot ---------------------------------------------------------------------------
 
 
+def test_a_replica_that_leaves_or_starts_cannot_give_way() -> None:
+    gone = replica("ep_idle", needs=demand(4), unassign_at=at(9), drain_version=2)
+    new = replica("ep_idle", needs=demand(4), generation=2, phase="starting", ready_at=None)
+    for each in (gone, new):
+        asked = snapshot([host()], [endpoint("ep_idle", state="running", required_replicas=-1)], [each])
+        spoilt = Plan(at=NOW, giving_way=(GiveWay(each.replica_id, "ep_idle", ""),))
+        assert f"{each.replica_id} would give way, but requests do not go to it" in violations(asked, spoilt)
+
+
+def test_a_replica_that_helps_nobody_cannot_give_way() -> None:
+    known = replica("ep_idle")
+    idle = endpoint("ep_idle", state="running", required_replicas=0, idle_replicas=(known.replica_id,), idle_told_at=T0)
+    spoilt = Plan(at=NOW, giving_way=(GiveWay(known.replica_id, "ep_idle", ""),))
+    for others in ([], [endpoint("ep_1", demand(4, A100))]):
+        asked = snapshot([host()], [idle, *others], [known])
+        expected = "rep_ep_idle_1 would give way, but nobody who waits could have its room"
+        assert expected in violations(asked, spoilt)
+
+
+def test_what_somebody_desires_may_not_be_left_free() -> None:
+    short = endpoint("ep_1", state="running", generation=1, desired_replicas=2, required_replicas=1)
+    asked = snapshot([host()], [short], [replica("ep_1")])
+    assert violations(asked, Plan(at=NOW)) == ["ep_1 desires more and it fits"]
+    assert [each.generation for each in plan(asked, NOW).placed] == [2]
+
+
 @st.composite
 def snapshots(draw: st.DrawFn) -> Snapshot:
     hosts = [
@@ -186,12 +270,60 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
             demand(draw(st.integers(0, 4)), draw(st.sampled_from([RTX, A100])), cpu_cores=draw(st.integers(1, 4))),
             after_s=draw(st.integers(0, 3)),
             state=draw(st.sampled_from(["queued", "starting", "running"])),
-            replicas_wanted=draw(st.integers(1, 3)),
+            desired_replicas=draw(st.integers(0, 3)),
+            required_replicas=draw(st.integers(0, 3)),
             next_start_at=draw(st.sampled_from([None, at(4), at(9)])),
         )
         for number in range(draw(st.integers(0, 8)))
     ]
-    return snapshot(hosts, endpoints)
+    replicas = draw(filling(hosts)) if draw(st.booleans()) else []
+    return snapshot(hosts, [*endpoints, *_owners(draw, replicas)], replicas)
+
+
+LEAVING: list[dict[str, Any]] = [{}, {}, {}, {"unassign_at": at(9)}, {"unassign_at": at(290), "drain_version": 1}]
+
+
+@st.composite
+def filling(draw: st.DrawFn, hosts: list[Host]) -> list[Replica]:
+    """Replicas of a few endpoints on what the hosts have, some of which drain or leave."""
+    found: list[Replica] = []
+    for each in hosts:
+        free = [card.uuid for card in each.gpus]
+        while each.state == "up" and free and draw(st.integers(0, 4)):
+            count = draw(st.integers(1, len(free)))
+            number = len(found) + 1
+            found.append(
+                replica(
+                    f"ep_old_{draw(st.integers(0, 2))}_{count}_{each.gpus[0].type}",
+                    each.host_id,
+                    demand(count, each.gpus[0].type, cpu_cores=1),
+                    gpu_uuids=tuple(free[:count]),
+                    generation=number,
+                    **draw(st.sampled_from(LEAVING)),
+                )
+            )
+            free = free[count:]
+    return found
+
+
+def _owners(draw: st.DrawFn, replicas: list[Replica]) -> list[EndpointRecord]:
+    found: list[EndpointRecord] = []
+    for endpoint_id in sorted({each.endpoint_id for each in replicas}):
+        mine = [each for each in replicas if each.endpoint_id == endpoint_id]
+        staying = [each.replica_id for each in mine if not each.leaving]
+        found.append(
+            endpoint(
+                endpoint_id,
+                mine[0].demand,
+                state="running",
+                generation=99,
+                desired_replicas=len(staying) + draw(st.integers(0, 2)),
+                required_replicas=draw(st.sampled_from([0, 0, len(staying)])),
+                idle_replicas=tuple(staying[draw(st.sampled_from([0, 0, 1])) :]),
+                idle_told_at=draw(st.sampled_from([at(4), at(4), at(-20)])),
+            )
+        )
+    return found
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)

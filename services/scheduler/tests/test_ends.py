@@ -130,6 +130,20 @@ def test_a_heartbeat_that_comes_before_the_report_tells_of_an_end_now(world: Wor
     assert ended_at(world) == at(21)
 
 
+def test_an_end_heard_late_by_heartbeat_is_billed_to_when_its_host_saw_it(world: World) -> None:
+    placed = world.only("ep_1")
+    world.stand_still(4)
+    beat_with(world, crash(placed).model_copy(update={"age_s": 3.0}))
+    assert ended_at(world) == at(21)
+
+
+def test_an_age_that_cannot_be_changes_nothing_before_the_replica_was_heard_to_run(world: World) -> None:
+    placed = world.only("ep_1")
+    world.stand_still(4)
+    beat_with(world, crash(placed).model_copy(update={"age_s": 3600.0}))
+    assert ended_at(world) == at(20)
+
+
 def test_what_became_ready_and_ended_while_nobody_looked_costs_nothing() -> None:
     world = World()
     world.join()

@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 
+from penstock_common.contracts.endpoint import EndpointSpec
 from penstock_common.contracts.events import (
     EndpointRequest,
     EndpointRestartRequested,
     EndpointStopRequested,
     EndpointTerminateRequested,
 )
+from penstock_common.contracts.questions import ScaleEndpoint, ScaleReply
+from penstock_common.contracts.records import Route
 from penstock_scheduler import handlers
 from penstock_scheduler.checking import violations
 from penstock_scheduler.domain import Deployment, Policy, Replica, RequestKind
@@ -20,8 +23,9 @@ from penstock_scheduler.heartbeats import Heartbeats
 from penstock_scheduler.planner import carry_out
 from penstock_scheduler.planning import plan
 from penstock_scheduler.ports import SchedulerStore
+from penstock_scheduler.records import content_of
 
-from .builders import RTX, heartbeat, received, report, requested, spec
+from .builders import RTX, heartbeat, received, report, requested, scaling_wish, spec
 from .conftest import Tables
 
 Step = Callable[[SchedulerStore], Awaitable[None]]
@@ -56,10 +60,22 @@ class Life:
             early = await store.early_request("ep_1")
         return known, hosts, early, await self.tables.told(), await self.tables.bucket("assignments")
 
-    async def create(self) -> None:
-        await self.step(
-            lambda store: handlers.endpoint_requested(received(requested("ep_1", spec(1))), store, context=self.context)
-        )
+    async def create(self, wanted: EndpointSpec | None = None) -> None:
+        message = received(requested("ep_1", wanted or spec(1)))
+        await self.step(lambda store: handlers.endpoint_requested(message, store, context=self.context))
+
+    async def scale(self, replicas: int, **fields: Any) -> ScaleReply:
+        """A wish made from the route as it is; the last of the replies."""
+        route = Route.model_validate((await self.tables.bucket("routes"))["ep_1"])
+        wish = scaling_wish(route, replicas, **{"endpoint_id": "ep_1", **fields})
+        replies: list[ScaleReply] = []
+
+        async def step(store: SchedulerStore) -> None:
+            reply, _ = await handlers.scale(wish, store, context=self.context)
+            replies.append(reply)
+
+        await self.step(step)
+        return replies[0]
 
     async def ask(self, kind: RequestKind, version: int) -> None:
         message = _REQUESTS[kind](endpoint_id="ep_1", organization_id="org_a", version=version)
@@ -137,6 +153,101 @@ async def test_every_step_of_a_life_twice_has_the_effect_of_once(life: Life) -> 
     ]
     assert await life.tables.bucket("assignments") == {}
     assert await life.tables.bucket("routes") == {}
+
+
+async def test_every_step_to_more_replicas_to_none_and_back_twice_has_the_effect_of_once(life: Life) -> None:
+    await life.beat()
+    await life.create(spec(1, replicas=0, most=6))
+    await life.plan()
+    first = await life.replica()
+    await life.report(first, 1, "ready")
+    assert (await life.scale(9)).desired_replicas == 6
+    await life.plan()
+    for each in (await life.deployment()).live[1:]:
+        await life.report(each, 1, "ready")
+    found = await life.deployment()
+    assert found.endpoint.shortage == "no host has a free RTX 4090 for more"
+    route = (await life.tables.bucket("routes"))["ep_1"]
+    assert (route["reason"], route["shortage"]) == ("4 of 6 replicas run; no host has a free RTX 4090 for more",) * 2
+    reply = await life.scale(1, busy=tuple(each.replica_id for each in found.live), reason="the load fell")
+    assert (reply.accepted, reply.desired_replicas) == (True, 1)
+    draining = [
+        each["replica_id"] for each in (await life.tables.bucket("routes"))["ep_1"]["replicas"] if each["draining"]
+    ]
+    assert draining == sorted(each.replica_id for each in found.live[1:])
+    await life.scale(2, busy=(first.replica_id, found.live[1].replica_id))
+    await life.scale(0)
+    await life.scale(0)
+    assert (await life.tables.bucket("assignments")) == {}
+    for each in (await life.deployment()).live:
+        await life.report(each, 2, "stopped", cause="stopped")
+    asleep = (await life.deployment()).endpoint
+    assert (asleep.state, asleep.desired_replicas, asleep.idle_since is not None) == ("idle", 0, True)
+    async with life.tables.transaction() as store:
+        assert (await store.snapshot(Policy(), await store.now())).endpoints == ()
+    await life.scale(1, reason="a request came")
+    await life.plan()
+    assert (await life.deployment()).endpoint.state == "starting"
+    told = await life.tables.told()
+    assert told[-3:] == ["EndpointScaled", "EndpointStarting", "ReplicaScheduled"]
+    assert (told.count("EndpointScaled"), told.count("EndpointIdle")) == (5, 1)
+
+
+async def test_an_idle_replica_gives_way_on_both_stores(life: Life) -> None:
+    await life.beat()
+    await life.create(spec(4, replicas=0))
+    await life.plan()
+    await life.report(await life.replica(), 1, "ready")
+    await life.scale(1)
+    other = received(requested("ep_2", spec(1)))
+    await life.step(lambda store: handlers.endpoint_requested(other, store, context=life.context))
+    await life.plan()
+    found = await life.deployment()
+    [given] = found.live
+    assert (given.gives_way, given.draining, found.endpoint.desired_replicas) == (True, True, 0)
+    await life.scale(0)
+    await life.report(given, 2, "stopped", cause="stopped")
+    await life.plan()
+    assert (await life.deployment()).endpoint.state == "idle"
+    assert (await life.tables.told())[-3:] == ["EndpointIdle", "EndpointStarting", "ReplicaScheduled"]
+
+
+async def test_a_wish_about_an_unknown_endpoint_is_refused(life: Life) -> None:
+    wish = ScaleEndpoint(endpoint_id="ep_9", route_version=1, replicas=1, minimum=0, reason="load")
+    async with life.tables.transaction() as store:
+        reply, news = await handlers.scale(wish, store, context=life.context)
+    assert (reply.accepted, reply.reason, news) == (False, "there is no endpoint ep_9", False)
+
+
+@pytest.mark.connected
+async def test_what_the_bucket_must_hold_follows_from_the_tables(postgres_tables: Tables) -> None:
+    life = Life(postgres_tables)
+    await life.beat()
+    await life.create(spec(1, replicas=0, most=6))
+    await life.plan()
+
+    async def same() -> None:
+        async with life.tables.transaction() as store:
+            due = await store.routed()
+        records = await life.tables.bucket("routes")
+        assert due == {key: content_of(Route.model_validate(record)) for key, record in records.items()}
+
+    await life.report(await life.replica(), 1, "ready")
+    await same()
+    await life.scale(6)
+    await life.plan()
+    await same()
+    for each in (await life.deployment()).live:
+        await life.report(each, 1, "ready")
+    await life.scale(1, busy=tuple(each.replica_id for each in (await life.deployment()).live))
+    await same()
+    await life.scale(0)
+    await life.scale(0)
+    for each in (await life.deployment()).live:
+        await life.report(each, 2, "stopped", cause="stopped")
+    await same()
+    await life.ask("stop", 2)
+    await same()
 
 
 async def test_an_endpoint_that_waits_is_told_once(life: Life) -> None:

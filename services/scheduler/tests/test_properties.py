@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from penstock_common.contracts.events import EndpointFact, ReplicaEnded, ReplicaFact, ReplicaStarted
 from penstock_common.contracts.questions import CPU_TYPE
-from penstock_scheduler.domain import WANTED_STATES, Deployment, EndpointRecord, Host
-from penstock_scheduler.records import assignment_key, assignment_of, route_of
+from penstock_scheduler.domain import SCALABLE_STATES, WANTED_STATES, Deployment, EndpointRecord, Host
+from penstock_scheduler.records import assignment_key, assignment_of, content_of, route_of
 
 from .builders import RTX, at, inventory, spec
 from .world import World, go
@@ -26,12 +26,17 @@ SPECS = [
     spec(1, A100),
     spec(cpu_cores=6),
     spec(1, "RTX 9090"),
+    spec(1, replicas=0, most=3),
+    spec(2, replicas=0),
+    spec(1, replicas=1, most=4),
 ]
 
-numbers = st.integers(0, 7)
+numbers = st.integers(0, len(SPECS) - 1)
 steps = st.one_of(
     st.tuples(st.just("create"), numbers),
     st.tuples(st.sampled_from(["stop", "restart", "terminate", "ready", "crash", "repeat"]), numbers),
+    st.tuples(st.just("scale"), st.tuples(numbers, st.integers(0, 4), st.integers(0, 2), st.integers(0, 3))),
+    st.tuples(st.just("scale"), st.tuples(numbers, st.integers(0, 4), st.just(0), st.just(0))),
     st.tuples(st.sampled_from(["silence", "revive", "leave", "boot"]), st.sampled_from(sorted(HOSTS))),
     st.tuples(st.sampled_from(["obey", "deafen", "restart scheduler"]), st.just(0)),
     st.tuples(st.just("advance"), st.sampled_from([0.25, 1, 2, 5, 11, 301])),
@@ -56,6 +61,8 @@ class Story:
         elif what in ("stop", "restart", "terminate"):
             if endpoint_id in world.store.records:
                 world.ask(what, endpoint_id)  # type: ignore[arg-type]
+        elif what == "scale":
+            self.scale(*which)
         elif what == "ready":
             world.ready(endpoint_id)
         elif what == "crash":
@@ -80,6 +87,26 @@ class Story:
         else:
             world.advance(which)
 
+    def scale(self, which: int, replicas: int, working: int, age: int) -> None:
+        """A wish of some age, while the oldest replicas of the endpoint work."""
+        world, endpoint_id = self.world, f"ep_{which}"
+        route = world.store.routes.get(endpoint_id)
+        if route is None:
+            return
+        busy = tuple(each.replica_id for each in route.replicas[:working])
+        desired = route.desired_replicas
+        reply = world.scale(endpoint_id, replicas, busy=busy, route_version=route.version - age)
+        now = world.store.routes[endpoint_id]
+        if reply.accepted:
+            limits = route.scaling
+            assert reply.desired_replicas == min(max(replicas, limits.min_replicas), limits.max_replicas)
+        else:
+            assert now == route
+        assert reply.accepted or age > 0 or route.state not in SCALABLE_STATES
+        assert reply.version <= now.version
+        if desired and not reply.desired_replicas:
+            assert all(each.draining for each in now.replicas)
+
     def settle(self) -> None:
         """All is well again: hosts are up and heard, and do as they are told."""
         self.world.connected = True
@@ -103,15 +130,25 @@ def check(world: World) -> None:
         assert sum(each.demand.cpu_cores for each in here) <= known.cpu_cores
     for endpoint_id, record in store.records.items():
         mine = [each for each in live if each.endpoint_id == endpoint_id]
-        assert len([each for each in mine if not each.leaving]) <= record.replicas_wanted
-        if record.state in ("queued", "stopped", "terminated"):
+        assert len([each for each in mine if not each.leaving]) <= record.desired_replicas
+        if record.state in ("idle", "stopped", "terminated"):
             assert not mine
-        if record.state == "running":
+        if record.state == "queued":
+            assert all(each.leaving for each in mine)
+        if record.state == "running" and record.desired_replicas:
             assert any(each.routable for each in mine)
+        assert (record.state == "idle") == (record.idle_since is not None)
+        assert record.route_version <= store_version(world, endpoint_id)
         if record.state in ("stopping", "terminating", "failed"):
             assert all(each.leaving for each in mine)
     check_buckets(world)
     check_facts(world)
+
+
+def store_version(world: World, endpoint_id: str) -> int:
+    """Of the route that the gateway has; the endpoint's own once there is none."""
+    route = world.store.routes.get(endpoint_id)
+    return world.record(endpoint_id).version if route is None else route.version
 
 
 def check_buckets(world: World) -> None:
@@ -127,7 +164,7 @@ def check_buckets(world: World) -> None:
     for endpoint_id, found in store.routes.items():
         wanted = routes[endpoint_id]
         assert wanted is not None
-        assert (found.state, found.reason, found.replicas) == (wanted.state, wanted.reason, wanted.replicas)
+        assert content_of(found) == content_of(wanted)
 
 
 def deployment(world: World, endpoint_id: str) -> Deployment:
@@ -157,15 +194,25 @@ def check_facts(world: World) -> None:
             assert fact.at >= started.get(fact.replica_id, fact.at)
 
 
+def missing(world: World, record: EndpointRecord, of: int) -> bool:
+    staying = [each for each in world.live(record.endpoint_id) if not each.leaving]
+    possible = record.state in WANTED_STATES and "9090" not in (record.demand.gpu_type or "")
+    return possible and len(staying) < min(of, record.desired_replicas)
+
+
 def check_nobody_waits_in_vain(world: World) -> None:
-    """Once everything has settled, the first of each line does not fit anywhere."""
+    """Once everything has settled, the first of each line does not fit anywhere; and nothing that is
+    desired fits when nobody waits for what it must have."""
     store = world.store
     firsts: dict[str, EndpointRecord] = {}
     for record in sorted(store.records.values(), key=lambda each: (each.requested_at, each.endpoint_id)):
-        missing = record.replicas_wanted - len([each for each in world.live(record.endpoint_id) if not each.leaving])
-        if record.state in WANTED_STATES and missing and "9090" not in (record.demand.gpu_type or ""):
+        if missing(world, record, max(1, record.required_replicas)):
             assert record.next_start_at is None or record.next_start_at > at(world.elapsed_s)
             firsts.setdefault(record.demand.gpu_type or CPU_TYPE, record)
+    if not firsts:
+        short = [record for record in store.records.values() if missing(world, record, record.desired_replicas)]
+        assert not any(fits(world, record, known) for record in short for known in store.all_hosts.values())
+        assert all(record.shortage for record in short)
     for line, record in firsts.items():
         others = [each for other, each in firsts.items() if other != line]
         for known in store.all_hosts.values():

@@ -17,6 +17,7 @@ from penstock_common.contracts.events import (
     ReplicaReported,
 )
 from penstock_common.contracts.heartbeat import Inventory
+from penstock_common.contracts.questions import ScaleReply
 from penstock_scheduler import handlers
 from penstock_scheduler.domain import EndpointRecord, Policy, Replica, RequestKind
 from penstock_scheduler.handlers import Context
@@ -24,7 +25,7 @@ from penstock_scheduler.heartbeats import Hearing, Heartbeats
 from penstock_scheduler.planner import Planner
 from penstock_scheduler.records import assignment_key
 
-from .builders import at, heartbeat, inventory, received, report, requested
+from .builders import at, heartbeat, inventory, received, report, requested, scaling_wish, spec
 from .fake_store import FakeStore
 
 T = TypeVar("T")
@@ -50,7 +51,9 @@ def go(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def refused_plans() -> float:
-    return REGISTRY.get_sample_value("penstock_scheduler_plans_refused_total") or 0.0
+    # Only this one is asked: the registry holds the metrics of every service that a test of this process imported.
+    (metric,) = REGISTRY.restricted_registry(["penstock_scheduler_plans_refused_total"]).collect()
+    return next(sample.value for sample in metric.samples if sample.name.endswith("_total"))
 
 
 @dataclass
@@ -135,6 +138,14 @@ class World:
         message = REQUESTS[kind](endpoint_id=endpoint_id, organization_id="org_a", version=self._versions[endpoint_id])
         go(handlers.endpoint_request(received(message), self.store, kind=kind, context=self.context))
         self.plan()
+
+    def scale(self, endpoint_id: str, replicas: int, **fields: Any) -> ScaleReply:
+        """The autoscaler's wish, made from the route as it is unless a version is given."""
+        wish = scaling_wish(self.store.routes[endpoint_id], replicas, **fields)
+        reply, news = go(handlers.scale(wish, self.store, context=self.context))
+        if news:
+            self.plan()
+        return reply
 
     # --- hosts
 
@@ -224,3 +235,20 @@ class World:
 
     def change_host(self, host_id: str, **fields: Any) -> None:
         self.hosts[host_id] = replace(self.hosts[host_id], **fields)
+
+
+def running(world: World, *, replicas: int = 1, least: int = 0, most: int = 4) -> None:
+    """`ep_1` runs with so many replicas, each on a GPU of its own."""
+    world.create("ep_1", spec(1, replicas=least, most=most))
+    world.ready("ep_1")
+    world.scale("ep_1", replicas)
+    world.ready("ep_1")
+
+
+def ids(replicas: list[Replica]) -> list[str]:
+    return [each.replica_id for each in replicas]
+
+
+def drains(world: World, endpoint_id: str = "ep_1") -> list[str]:
+    """Replicas that the gateway is told drain."""
+    return [each.replica_id for each in world.store.routes[endpoint_id].replicas if each.draining]

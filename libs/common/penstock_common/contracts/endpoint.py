@@ -1,9 +1,12 @@
 """What a user asks for: the specification of an endpoint, shared by the API and every service."""
 
 import re
+from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from cronsim import CronSim, CronSimError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from penstock_common.contracts.base import Contract
 
@@ -14,8 +17,24 @@ EndpointState = Literal[
 ]
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 
+REPLICAS_MAX = 64
+
+INFERENCES_PATH = "/.inferences"
+"""Below an endpoint's URL: what the gateway keeps of requests that are answered later."""
+
 _ROUTE_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+|/")
 _MODULE_PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(/[A-Za-z0-9_][A-Za-z0-9_-]*)*(\.py)?")
+
+
+def _cron(value: str) -> str:
+    try:
+        CronSim(value, datetime(2026, 1, 1, tzinfo=UTC))
+    except CronSimError as error:
+        raise ValueError(f"{value!r} is no cron line ({error}): write five fields such as 0 8 * * 1-5") from error
+    return value
+
+
+Cron = Annotated[str, Field(max_length=128), AfterValidator(_cron)]
 
 
 class UserInput(BaseModel):
@@ -77,6 +96,8 @@ class RouteSpec(UserInput):
             raise ValueError("must start with / and hold only letters, digits, . _ ~ - between slashes")
         if value == "/ping":
             raise ValueError("/ping is the health check of every endpoint: choose another path")
+        if value == INFERENCES_PATH or value.startswith(f"{INFERENCES_PATH}/"):
+            raise ValueError(f"{INFERENCES_PATH} is where answers are kept for later: choose another path")
         return value
 
     @field_validator("file")
@@ -131,12 +152,55 @@ class Resources(UserInput):
     disk_gb: int = Field(default=10, ge=1, le=4096, description="Working disk for each replica, in GB.")
 
 
+class ScheduledMinimum(UserInput):
+    """A window in which more replicas run at least, such as office hours."""
+
+    start: Cron = Field(description="When the window opens, as a cron line of five fields.", examples=["0 8 * * 1-5"])
+    end: Cron = Field(description="When it closes, as a cron line of five fields.", examples=["0 18 * * 1-5"])
+    time_zone: str = Field(
+        default="UTC", description="Time zone of both lines, as the IANA names it.", examples=["Europe/Berlin"]
+    )
+    min_replicas: int = Field(ge=1, le=REPLICAS_MAX, description="Replicas that run at least while it is open.")
+
+    @field_validator("time_zone")
+    @classmethod
+    def _zone_exists(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ValueError(f"{value!r} is no IANA time zone: write one such as UTC or Europe/Berlin") from error
+        return value
+
+
 class Scaling(UserInput):
     """How many replicas run, and how requests wait for them."""
 
-    min_replicas: int = Field(default=1, ge=1, le=64, description="Replicas that always run.")
+    min_replicas: int = Field(
+        default=1,
+        ge=0,
+        le=REPLICAS_MAX,
+        description="Replicas that always run; 0 lets the endpoint go to sleep when nobody calls it.",
+    )
     max_replicas: int = Field(
-        default=1, ge=1, le=64, description="Most replicas that may run; equal to min_replicas for now."
+        default=1, ge=1, le=REPLICAS_MAX, validate_default=True, description="Most replicas that may run."
+    )
+    idle_timeout_s: int = Field(
+        default=300,
+        ge=1,
+        le=7 * 86_400,
+        description="Seconds without a request until the last replica stops, when min_replicas is 0.",
+    )
+    scale_down_delay_s: int = Field(
+        default=60, ge=0, le=86_400, description="Seconds that a lower load must last until a replica is taken away."
+    )
+    queue_wait_target_s: float | None = Field(
+        default=None,
+        gt=0,
+        le=3600,
+        description="Also add replicas while requests would wait longer than this, in seconds.",
+    )
+    schedule: tuple[ScheduledMinimum, ...] = Field(
+        default=(), max_length=16, description="Windows of time with a higher minimum."
     )
     target_concurrency: int = Field(
         default=1, ge=1, le=1024, description="Requests that one replica works on at the same time."
@@ -148,11 +212,29 @@ class Scaling(UserInput):
         default=60, ge=1, le=3600, description="Longest that a request waits for a replica, in seconds; then 503."
     )
 
-    @model_validator(mode="after")
-    def _fixed_size(self) -> Self:
-        if self.min_replicas != self.max_replicas:
-            raise ValueError("min_replicas and max_replicas must be equal: replicas do not scale with load yet")
-        return self
+    @field_validator("max_replicas")
+    @classmethod
+    def _maximum_holds_the_minimum(cls, value: int, info: ValidationInfo) -> int:
+        least = info.data.get("min_replicas", 0)
+        if value < least:
+            raise ValueError(f"must be at least min_replicas ({least})")
+        return value
+
+    @field_validator("schedule")
+    @classmethod
+    def _maximum_holds_the_schedule(
+        cls, value: tuple[ScheduledMinimum, ...], info: ValidationInfo
+    ) -> tuple[ScheduledMinimum, ...]:
+        most = info.data.get("max_replicas", REPLICAS_MAX)
+        for window in value:
+            if window.min_replicas > most:
+                raise ValueError(f"a window asks for {window.min_replicas} replicas: raise max_replicas ({most})")
+        return value
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the number of replicas never changes."""
+        return self.min_replicas == self.max_replicas
 
 
 class EndpointSpec(UserInput):

@@ -73,6 +73,8 @@ class ReplicaReported(Event):
     cause: EndCause | None = None
     exit_code: int | None = None
     log_tail: str = ""
+    age_s: float = 0.0
+    """How long before this message was made it was so, by the host's own clock."""
 
 
 class LogLine(Message):
@@ -124,7 +126,17 @@ class EndpointRunning(EndpointFact):
     ready_replicas: int
 
 
+class EndpointScaled(EndpointFact):
+    """The number of replicas it aims for changed; `reason` is the autoscaler's, or names what has no room."""
+
+    message_type: ClassVar[str] = "events.scheduler.endpoint.scaled.v1"
+    desired_replicas: int
+    ready_replicas: int
+
+
 class EndpointIdle(EndpointFact):
+    """It has scaled to zero; a request wakes it."""
+
     message_type: ClassVar[str] = "events.scheduler.endpoint.idle.v1"
 
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from penstock_common.contracts.gateways import GATEWAYS
+from penstock_common.contracts.statistics import STATISTICS
 from penstock_common.contracts.topology import (
     API_KEYS,
     ASSIGNMENTS,
@@ -10,6 +12,8 @@ from penstock_common.contracts.topology import (
     CONSUMERS,
     DEAD,
     HEARTBEATS,
+    INFERENCE_DATA,
+    INFERENCES,
     ROUTES,
     STREAMS,
     BucketSpec,
@@ -46,7 +50,7 @@ def _consuming(service: str) -> tuple[str, ...]:
             path = f"{consumer.stream}.{consumer.durable}"
             found += [
                 f"$JS.API.CONSUMER.INFO.{path}",
-                f"$JS.API.CONSUMER.MSG.NEXT.{path}",
+                consumer.next_subject,
                 f"$JS.ACK.{path}.>",
                 consumer.dead_subject,
             ]
@@ -66,6 +70,20 @@ def _watching(*buckets: BucketSpec) -> tuple[str, ...]:
             f"$JS.API.DIRECT.GET.{bucket.stream}.{bucket.subject(COMPLETE)}",
         ]
     return (*found, "$JS.FC.>")
+
+
+def _keeping_inferences() -> tuple[str, ...]:
+    """Writing, reading and dropping kept requests, and following their records."""
+    found: list[str] = []
+    for stream in (INFERENCES, INFERENCE_DATA):
+        found += [*stream.subjects, f"$JS.API.STREAM.INFO.{stream.name}", f"$JS.API.STREAM.MSG.GET.{stream.name}"]
+    return (
+        *found,
+        f"$JS.API.STREAM.PURGE.{INFERENCE_DATA.name}",
+        f"$JS.API.DIRECT.GET.{INFERENCE_DATA.name}.>",
+        f"$JS.API.CONSUMER.CREATE.{INFERENCES.name}.>",
+        f"$JS.API.CONSUMER.DELETE.{INFERENCES.name}.>",
+    )
 
 
 def _making() -> tuple[str, ...]:
@@ -99,7 +117,7 @@ _OWN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             f"$JS.API.DIRECT.GET.{DEAD.name}",
             f"$JS.API.DIRECT.GET.{DEAD.name}.>",
         ),
-        (),
+        (STATISTICS,),
     ),
     "scheduler": (
         (
@@ -115,5 +133,8 @@ _OWN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         (),
     ),
     "billing": ((), ()),
-    "gateway": (_watching(ROUTES, API_KEYS), ()),
+    "gateway": (
+        (*_watching(ROUTES, API_KEYS), *_keeping_inferences(), "rpc.scheduler.scale", STATISTICS, GATEWAYS),
+        (GATEWAYS,),
+    ),
 }

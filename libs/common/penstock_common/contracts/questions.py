@@ -62,6 +62,34 @@ class AskForecast(Question):
     replicas: int
 
 
+class ScaleReply(Contract):
+    """What became of a wish for replicas."""
+
+    accepted: bool
+    """False for one made from an older route than the endpoint's, or for an endpoint that does not run."""
+    desired_replicas: int
+    version: int
+    """Version of the route that holds after this; the next wish is made from it."""
+    reason: str = ""
+
+
+class ScaleEndpoint(Question):
+    """How many replicas the autoscaler wants. Asked on every change and again every few seconds, so a
+    wish that was lost is made good; the same wish again changes nothing."""
+
+    rpc: ClassVar[str] = "rpc.scheduler.scale"
+    reply: ClassVar[type[Contract]] = ScaleReply
+    endpoint_id: str
+    route_version: int
+    """Version of the route that the decision was made from."""
+    replicas: int = Field(ge=0)
+    minimum: int = Field(ge=0)
+    """Of these, how many must run; those above it give way to endpoints that wait when they are idle."""
+    busy: tuple[str, ...] = ()
+    """Replicas with a request or stream in flight, draining ones among them: they are not ended yet."""
+    reason: str = Field(max_length=500)
+
+
 class HostView(Contract):
     host_id: str
     state: Literal["up", "lost", "left"]

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from penstock_common.contracts.base import Contract, Record, UtcTime
-from penstock_common.contracts.endpoint import EndpointState, PinnedSource, Resources, RouteSpec
+from penstock_common.contracts.endpoint import EndpointState, PinnedSource, Resources, RouteSpec, Scaling
 
 
 class Assignment(Record):
@@ -36,6 +36,8 @@ class RouteReplica(Contract):
     replica_id: str
     address: str
     """`host:port`."""
+    draining: bool = False
+    """It gets no new requests; those in flight finish, and then the scheduler ends it."""
 
 
 class Route(Record):
@@ -50,9 +52,15 @@ class Route(Record):
     state: EndpointState
     reason: str = ""
     public: bool
-    target_concurrency: int
-    queue_limit: int
-    queue_timeout_s: int
+    scaling: Scaling
+    routes: tuple[RouteSpec, ...] = ()
+    """What the endpoint answers, to refuse what it would refuse before that wakes it."""
+    desired_replicas: int = 0
+    """How many replicas the scheduler aims for now."""
+    shortage: str = ""
+    """Why there are fewer than desired, when no host has room for more."""
+    idle_since: UtcTime | None = None
+    """Since when it has slept; None while it does not."""
     replicas: tuple[RouteReplica, ...]
     version: int
 

@@ -16,6 +16,12 @@ class StreamSpec:
     max_bytes: int
     duplicate_window_s: int = 120
     atomic: bool = False
+    latest_only: bool = False
+    """It keeps one message of a subject: the last."""
+    refuses_when_full: bool = False
+    """It takes nothing new when it is full, rather than to drop what is oldest."""
+    message_ttl: bool = False
+    """A message may say how long it is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +45,7 @@ class ConsumerSpec:
     durable: str
     stream: str
     filters: tuple[str, ...]
-    ack_wait_s: int = 30
+    ack_wait_s: int = 10
     max_deliver: int = 8
     max_ack_pending: int = 1000
     batch: int = 100
@@ -50,6 +56,11 @@ class ConsumerSpec:
         return self.durable.partition("-")[0]
 
     @property
+    def next_subject(self) -> str:
+        """The subject on which its messages are asked for."""
+        return f"$JS.API.CONSUMER.MSG.NEXT.{self.stream}.{self.durable}"
+
+    @property
     def dead_subject(self) -> str:
         return f"dead.{self.durable}"
 
@@ -57,7 +68,27 @@ class ConsumerSpec:
 EVENTS = StreamSpec("EVENTS", ("events.>",), max_age_s=7 * DAY_S, max_bytes=2048 * MIB, atomic=True)
 LOGS = StreamSpec("LOGS", ("logs.>",), max_age_s=DAY_S, max_bytes=512 * MIB)
 DEAD = StreamSpec("DEAD", ("dead.>",), max_age_s=30 * DAY_S, max_bytes=256 * MIB)
-STREAMS = (EVENTS, LOGS, DEAD)
+INFERENCES = StreamSpec(
+    "INFERENCES",
+    ("inferences.>",),
+    max_age_s=30 * DAY_S,
+    max_bytes=1024 * MIB,
+    latest_only=True,
+    refuses_when_full=True,
+    message_ttl=True,
+)
+"""Records of requests that are answered later: see contracts/inference.py. Only gateways use it."""
+INFERENCE_DATA = StreamSpec(
+    "INFERENCE_DATA",
+    ("inference_data.>",),
+    max_age_s=30 * DAY_S,
+    max_bytes=6144 * MIB,
+    latest_only=True,
+    refuses_when_full=True,
+    message_ttl=True,
+)
+"""Their heads and bodies, and those of their answers."""
+STREAMS = (EVENTS, LOGS, DEAD, INFERENCES, INFERENCE_DATA)
 
 ASSIGNMENTS = BucketSpec(Assignment.bucket, max_bytes=256 * MIB)
 ROUTES = BucketSpec(Route.bucket, max_bytes=256 * MIB)
@@ -100,3 +131,30 @@ def assignments_of(host_id: str) -> str:
 
 def replay_subject(service: str) -> str:
     return f"rpc.{service}.replay"
+
+
+OPEN_INFERENCES = "inferences.open.>"
+INFERENCE_GATEWAYS = "inferences.gateways.>"
+"""Signs of life of the gateways that run inferences."""
+
+
+def open_inference(endpoint_id: str, inference_id: str) -> str:
+    return f"inferences.open.{endpoint_id}.{inference_id}"
+
+
+def finished_inference(endpoint_id: str, inference_id: str) -> str:
+    return f"inferences.finished.{endpoint_id}.{inference_id}"
+
+
+def inference_key(sha256: str) -> str:
+    """The subject of a remembered Idempotency-Key, by the digest of who used it where."""
+    return f"inferences.keys.{sha256}"
+
+
+def inference_gateway(gateway_id: str) -> str:
+    return f"inferences.gateways.{gateway_id}"
+
+
+def inference_part(name: str, number: int | str) -> str:
+    """One part of a kept head and body; `*` for all of them."""
+    return f"inference_data.{name}.{number}"

@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 
 import asyncpg
 import nats.errors
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.errors import APIError
@@ -27,6 +28,7 @@ from penstock_common.contracts.base import Message
 from penstock_common.contracts.topology import ConsumerSpec
 from penstock_common.delivery.envelope import MESSAGE_ID, Received, decode
 from penstock_common.delivery.errors import Permanent
+from penstock_common.delivery.pull import Pull
 from penstock_common.telemetry import tracer
 
 log = logging.getLogger(__name__)
@@ -37,6 +39,7 @@ Handler = Callable[[Received[Any], S], Awaitable[None]]
 BatchTransaction = Callable[[ConsumerSpec, list[str]], AbstractAsyncContextManager[tuple[S, set[str]]]]
 """Opens a transaction, claims these event ids in the inbox, and yields the store and the new ids."""
 
+_OUTCOMES = ("handled", "ignored", "retried", "dead")
 _handled = Counter("penstock_messages_handled", "Messages settled, by outcome", ["consumer", "outcome"])
 _seconds = Histogram("penstock_message_batch_seconds", "Time to handle one batch", ["consumer"])
 
@@ -51,15 +54,17 @@ _OUTAGE_SHUTDOWN = (asyncpg.AdminShutdownError, asyncpg.CrashShutdownError, asyn
 _OUTAGE_WAIT_S_MAX = 5.0
 _WAITED_S_MIN = 1.0
 """Less may be nothing but two machines whose clocks differ."""
+PACE_S = 0.01
+"""Time from the start of one transaction to that of the next, unless a whole batch is in hand: what
+arrives meanwhile shares it. The first message after a silence does not wait."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """A message in hand: raw, decoded, and the future its subscriber waits on."""
+    """A message in hand that could be read."""
 
     raw: Msg
-    received: Received[Message] | None
-    done: "asyncio.Future[None]"
+    received: Received[Message]
 
 
 class Delivery(Generic[S]):
@@ -70,7 +75,8 @@ class Delivery(Generic[S]):
         spec: ConsumerSpec,
         handlers: Mapping[type[Message], Handler[S]],
         transaction: BatchTransaction[S],
-        js: JetStreamContext,
+        client: Callable[[], Client],
+        js: Callable[[], JetStreamContext],
         after_commit: Callable[[], None] | None = None,
     ) -> None:
         self.spec = spec
@@ -79,34 +85,55 @@ class Delivery(Generic[S]):
         self._transaction = transaction
         self._js = js
         self._after_commit = after_commit
-        self._waiting: list[tuple[Msg, asyncio.Future[None]]] = []
+        self._waiting: list[Msg] = []
+        self._taken: list[Msg] = []
         self._arrived = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._seconds = _seconds.labels(spec.durable)
+        self._count = {outcome: _handled.labels(spec.durable, outcome) for outcome in _OUTCOMES}
+        self.pull = Pull(spec, client, self._take)
 
-    async def submit(self, raw: Msg) -> None:
-        """Hand over one message; returns when it is settled. Never raises for a bad message."""
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((raw, done))
+    def _take(self, raw: Msg) -> None:
+        self._waiting.append(raw)
+        self._empty.clear()
         self._arrived.set()
-        await done
+
+    async def empty(self) -> None:
+        """Wait until every message that was taken is settled."""
+        await self._empty.wait()
 
     async def run(self) -> None:
-        """Settle what is submitted, for ever."""
-        while True:
-            await self._arrived.wait()
-            self._arrived.clear()
-            taken, self._waiting = self._waiting, []
-            taken.sort(key=lambda item: item[0].metadata.sequence.stream)
-            try:
-                with _seconds.labels(self.spec.durable).time():
-                    await self._settle(taken)
-            finally:
-                for _, done in taken:
-                    if not done.done():
-                        done.set_result(None)
+        """Settle what is pulled, for ever."""
+        loop = asyncio.get_running_loop()
+        began = -PACE_S
+        keep_alive = asyncio.create_task(self._keep_alive())
+        try:
+            while True:
+                await self._arrived.wait()
+                if len(self._waiting) < self.spec.batch:
+                    await asyncio.sleep(began + PACE_S - loop.time())
+                began = loop.time()
+                await self._settle_waiting()
+        finally:
+            keep_alive.cancel()
 
-    async def _settle(self, taken: list[tuple[Msg, "asyncio.Future[None]"]]) -> None:
+    async def _settle_waiting(self) -> None:
+        self._arrived.clear()
+        self._taken, self._waiting = self._waiting, []
+        self._taken.sort(key=_position)
+        try:
+            with self._seconds.time():
+                await self._settle(self._taken)
+        finally:
+            self.pull.settled(len(self._taken))
+            self._taken = []
+            if not self._waiting:
+                self._empty.set()
+
+    async def _settle(self, taken: list[Msg]) -> None:
         held: list[_Held] = []
-        for raw, done in taken:
+        for raw in taken:
             try:
                 received = decode(self._types, raw.headers or {}, raw.data, raw.metadata.num_delivered)
             except Permanent as error:
@@ -115,13 +142,9 @@ class Delivery(Generic[S]):
             if received is None:
                 await self._acknowledge(raw, "ignored")
             else:
-                held.append(_Held(raw, received, done))
+                held.append(_Held(raw, received))
         if held:
-            keep_alive = asyncio.create_task(self._keep_alive(held))
-            try:
-                await self._handle_all(held)
-            finally:
-                keep_alive.cancel()
+            await self._handle_all(held)
 
     async def _handle_all(self, held: list[_Held]) -> None:
         if len(held) > 1 and await self._attempt(held) is None:
@@ -151,18 +174,19 @@ class Delivery(Generic[S]):
         return None
 
     async def _handle(self, held: list[_Held]) -> None:
-        received = [(item.raw, item.received) for item in held if item.received is not None]
-        async with self._transaction(self.spec, [item.id for _, item in received]) as (store, fresh):
-            for raw, item in received:
-                if item.id not in fresh:
-                    continue
-                fresh.discard(item.id)
-                kind = item.message.message_type
-                carrier = {"traceparent": item.traceparent} if item.traceparent else {}
-                with _tracer.start_as_current_span(
-                    f"{self.spec.durable} {kind}", context=propagate.extract(carrier), record_exception=False
-                ):
-                    await self._handlers[kind](replace(item, waited_s=_waited_s(raw)), store)
+        async with self._transaction(self.spec, [item.received.id for item in held]) as (store, fresh):
+            for item in held:
+                if item.received.id in fresh:
+                    fresh.discard(item.received.id)
+                    await self._handle_one(item, store)
+
+    async def _handle_one(self, item: _Held, store: S) -> None:
+        received = item.received
+        kind = received.message.message_type
+        context = propagate.extract({"traceparent": received.traceparent}) if received.traceparent else None
+        with _tracer.start_as_current_span(f"{self.spec.durable} {kind}", context=context, record_exception=False):
+            waited_s = _waited_s(item.raw)
+            await self._handlers[kind](replace(received, waited_s=waited_s) if waited_s else received, store)
 
     async def _failed(self, raw: Msg, error: Exception) -> None:
         deliveries = raw.metadata.num_delivered
@@ -175,7 +199,7 @@ class Delivery(Generic[S]):
             extra={"consumer": self.spec.durable, "delivery": deliveries, "delay_s": delay_s, "error": repr(error)},
             exc_info=error,
         )
-        _handled.labels(self.spec.durable, "retried").inc()
+        self._count["retried"].inc()
         with suppress(nats.errors.Error):
             await raw.nak(delay=delay_s)
 
@@ -194,9 +218,9 @@ class Delivery(Generic[S]):
             "message given up", extra={"consumer": self.spec.durable, "subject": raw.subject, "error": str(error)}
         )
         try:
-            await self._js.publish(self.spec.dead_subject, raw.data, timeout=5, headers=headers)
+            await self._js().publish(self.spec.dead_subject, raw.data, timeout=5, headers=headers)
             await raw.term()
-            _handled.labels(self.spec.durable, "dead").inc()
+            self._count["dead"].inc()
         except (nats.errors.Error, APIError) as unreachable:
             log.error("could not keep a dead letter; it comes again", extra={"error": repr(unreachable)})
             with suppress(nats.errors.Error):
@@ -206,15 +230,19 @@ class Delivery(Generic[S]):
         # An acknowledgement that is lost costs one more delivery, which the inbox skips.
         with suppress(nats.errors.Error):
             await raw.ack()
-        _handled.labels(self.spec.durable, outcome).inc()
+        self._count[outcome].inc()
 
-    async def _keep_alive(self, held: list[_Held]) -> None:
-        """Work that outlasts the acknowledgement deadline must not be delivered a second time."""
+    async def _keep_alive(self) -> None:
+        """What is in hand beyond the acknowledgement deadline must not be delivered a second time."""
         while True:
             await asyncio.sleep(self.spec.ack_wait_s / 3)
-            for item in held:
+            for raw in (*self._taken, *self._waiting):
                 with suppress(nats.errors.Error):
-                    await item.raw.in_progress()
+                    await raw.in_progress()
+
+
+def _position(raw: Msg) -> int:
+    return raw.metadata.sequence.stream
 
 
 def _waited_s(raw: Msg) -> float:

@@ -58,7 +58,7 @@ def decode(
     if kind not in types:
         return None
     try:
-        message = types[kind].model_validate_json(payload)
+        message = types[kind].model_validate_json(payload, extra="ignore")
         return Received(
             message=message,
             id=headers["ce-id"],

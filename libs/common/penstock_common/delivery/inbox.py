@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from penstock_common.contracts.topology import FACTS
-from penstock_common.delivery.outbox import Connection
+from penstock_common.delivery.outbox import Connection, notify
 from penstock_common.postgres import Pool
 
 OUTBOX_KEPT = timedelta(days=7)
@@ -31,7 +31,7 @@ async def mark_for_replay(connection: Connection, schema: str, since: datetime) 
         since,
         FACTS,
     )
-    await connection.execute("select pg_notify($1, '')", f"outbox_{schema}")
+    await notify(connection, schema)
     return int(status.rpartition(" ")[2])
 
 

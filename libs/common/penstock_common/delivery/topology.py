@@ -5,7 +5,15 @@ a replay begins with that.
 """
 
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, RetentionPolicy, StorageType, StreamConfig
+from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
+    DeliverPolicy,
+    DiscardPolicy,
+    RetentionPolicy,
+    StorageType,
+    StreamConfig,
+)
 from nats.js.errors import NotFoundError
 
 from penstock_common.contracts.topology import BUCKETS, CONSUMERS, STREAMS, BucketSpec, ConsumerSpec, StreamSpec
@@ -60,6 +68,9 @@ def _stream(spec: StreamSpec, replicas: int) -> StreamConfig:
         duplicate_window=spec.duplicate_window_s,
         allow_direct=True,
         allow_atomic=spec.atomic,
+        max_msgs_per_subject=1 if spec.latest_only else -1,
+        discard=DiscardPolicy.NEW if spec.refuses_when_full else DiscardPolicy.OLD,
+        allow_msg_ttl=spec.message_ttl,
         num_replicas=replicas,
     )
 

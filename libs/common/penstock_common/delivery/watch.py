@@ -45,14 +45,21 @@ class BucketWatch(Generic[R]):
     ) -> None:
         self.snapshot: dict[str, R] = {}
         self.ready = asyncio.Event()
+        self.current = False
+        """Whether `snapshot` is known to be the whole bucket: from a whole snapshot until the watch is lost."""
         self._js = js
         self._record_type = record_type
         self._on_change = on_change
         self._keys = keys
         self._restart = asyncio.Event()
 
+    def lost(self) -> None:
+        """The connection was lost: what changes from now on is not heard of."""
+        self.current = False
+
     def restart(self) -> None:
         """Take a new snapshot now; called when the connection was lost and is back."""
+        self.current = False
         self._restart.set()
 
     async def run(self) -> None:
@@ -105,6 +112,7 @@ class BucketWatch(Generic[R]):
                 elif record is not None:
                     whole[entry.key] = record
         finally:
+            self.current = False
             with suppress(nats.errors.Error, JetStreamError):
                 await watcher.stop()  # type: ignore[no-untyped-call]
 
@@ -139,13 +147,14 @@ class BucketWatch(Generic[R]):
     def _parse(self, entry: KeyValue.Entry) -> R | None:
         if entry.operation is not None or not entry.value:
             return None
-        return self._record_type.model_validate_json(entry.value)
+        return self._record_type.model_validate_json(entry.value, extra="ignore")
 
     def _replace(self, whole: dict[str, R]) -> None:
         for key in [key for key in self.snapshot if key not in whole]:
             self._set(key, None)
         for key, record in whole.items():
             self._set(key, record)
+        self.current = True
         self.ready.set()
 
     def _set(self, key: str, record: R | None) -> None:

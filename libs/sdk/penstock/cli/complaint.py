@@ -20,13 +20,22 @@ _OPTIONS = {
     "resources.cpu_cores": "--cpu-cores",
     "resources.memory_gb": "--memory-gb",
     "resources.disk_gb": "--disk-gb",
-    "scaling.min_replicas": "--replicas",
-    "scaling.max_replicas": "--replicas",
+    "scaling.min_replicas": "--min-replicas, --replicas",
+    "scaling.max_replicas": "--max-replicas, --replicas",
+    "scaling.idle_timeout_s": "--idle-timeout",
+    "scaling.scale_down_delay_s": "--scale-down-delay",
+    "scaling.queue_wait_target_s": "--queue-wait-target",
+    "scaling.schedule": "--schedule",
     "scaling.target_concurrency": "--target-concurrency",
     "scaling.queue_limit": "--queue-limit",
     "scaling.queue_timeout_s": "--queue-timeout",
+    "from": "--from, --since",
+    "step": "--step",
 }
-_ROUTE = re.compile(r"routes\.(\d+)(?:\.(.+))?")
+_NUMBERED = {
+    "--route": re.compile(r"routes\.(\d+)(?:\..+)?"),
+    "--schedule": re.compile(r"scaling\.schedule\.(\d+)(?:\..+)?"),
+}
 
 
 def complain(error: PenstockError) -> None:
@@ -49,7 +58,8 @@ def complain(error: PenstockError) -> None:
 def where(field: FieldError) -> str:
     """The field as the API names it, and the option that sets it."""
     option = _OPTIONS.get(field.field)
-    route = _ROUTE.fullmatch(field.field)
-    if route is not None:
-        option = f"--route {int(route[1]) + 1}"
+    for name, pattern in _NUMBERED.items():
+        found = pattern.fullmatch(field.field)
+        if found is not None:
+            option = f"{name} {int(found[1]) + 1}"
     return f"{plain(field.field)} ({option})" if option else plain(field.field)

@@ -10,6 +10,7 @@ from penstock.cli import parameters as take
 from penstock.cli.connect import client, pasteable
 from penstock.cli.exits import UsageProblem
 from penstock.cli.routes import routes_of
+from penstock.cli.scaling import cost, scaling_of
 from penstock.cli.waiting import wait_for
 from penstock.cli.words import money, seconds_of
 
@@ -24,6 +25,9 @@ Examples:
     "function": "predict", "body": [{"name": "features", "type": "list"}]}' Iris
 
   penstock endpoint create --git-uri ./iris --routes-file routes.json --dry-run Iris
+
+  penstock endpoint create --git-uri ./iris --routes-file routes.json --min-replicas 0 \\
+    --max-replicas 4 --schedule '0 8 * * 1-5;0 18 * * 1-5;Europe/Berlin;2' Iris
 
 Ctrl-C stops the waiting, not the endpoint."""
 
@@ -41,6 +45,12 @@ def create(
     memory_gb: take.MemoryGb = None,
     disk_gb: take.DiskGb = None,
     replicas: take.Replicas = None,
+    min_replicas: take.MinReplicas = None,
+    max_replicas: take.MaxReplicas = None,
+    idle_timeout: take.IdleTimeout = None,
+    scale_down_delay: take.ScaleDownDelay = None,
+    queue_wait_target: take.QueueWaitTarget = None,
+    schedule: take.Schedule = None,
     target_concurrency: take.TargetConcurrency = None,
     queue_limit: take.QueueLimit = None,
     queue_timeout: take.QueueTimeout = None,
@@ -66,15 +76,23 @@ def create(
         "cpu_cores": cpu_cores,
         "memory_gb": memory_gb,
         "disk_gb": disk_gb,
-        "replicas": replicas,
         "target_concurrency": target_concurrency,
         "queue_limit": queue_limit,
-        "queue_timeout_s": round(seconds_of(queue_timeout, "--queue-timeout")) if queue_timeout else None,
         "public": public or None,
+        **scaling_of(
+            replicas=replicas,
+            min_replicas=min_replicas,
+            max_replicas=max_replicas,
+            idle_timeout=idle_timeout,
+            scale_down_delay=scale_down_delay,
+            queue_wait_target=queue_wait_target,
+            schedule=schedule,
+            queue_timeout=queue_timeout,
+        ),
     }
     with client() as penstock:
         if dry_run:
-            _show_forecast(penstock.endpoints.create(dry_run=True, **options), as_json)
+            _show_forecast(penstock.endpoints.create(dry_run=True, **options), as_json, sleeps=min_replicas == 0)
             return
         endpoint = penstock.endpoints.create(**options)
         if not no_wait:
@@ -108,24 +126,28 @@ def _show_created(endpoint: "Endpoint", as_json: bool) -> None:
         output.note(f"Follow it with `penstock endpoint events -f {endpoint.full_name}`.")
         return
     output.line(f"URL: {endpoint.url}")
-    if endpoint.price_micros_per_hour is not None:
-        output.line(f"Cost: {money(endpoint.price_micros_per_hour, endpoint.currency)} an hour while it runs")
+    price = cost(money(endpoint.price_micros_per_hour, endpoint.currency), endpoint.spec.scaling)
+    if price:
+        output.line(f"Cost: {price}")
+    if endpoint.state == "idle":
+        output.line("It sleeps: the next request wakes it.")
     if endpoint.example_command:
         output.line("Try it:")
         output.line(pasteable(endpoint.example_command))
 
 
-def _show_forecast(forecast: "Forecast", as_json: bool) -> None:
+def _show_forecast(forecast: "Forecast", as_json: bool, *, sleeps: bool) -> None:
     if as_json:
         output.document(forecast)
         return
     place = "" if forecast.position is None else f", at position {forecast.position}"
     commit = forecast.source.commit if forecast.source else ""
+    price = f"{money(forecast.price_micros_per_hour, forecast.currency)} an hour while it runs"
     output.fields(
         (
             ("Would", "start now" if forecast.starts_now else f"wait in the queue{place}"),
             ("Because", forecast.reason),
-            ("Cost", f"{money(forecast.price_micros_per_hour, forecast.currency)} an hour while it runs"),
+            ("Cost", f"{price}, for the first replica; nothing while it sleeps" if sleeps else price),
             ("Commit", commit),
             ("URL", forecast.url),
         )

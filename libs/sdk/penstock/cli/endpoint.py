@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from penstock.cli import calling, creating, output, story
+from penstock.cli import calling, creating, metrics, output, scaling, story
 from penstock.cli import parameters as take
 from penstock.cli.connect import client, named, pasteable
 from penstock.cli.waiting import wait_for
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _SERVING_STATES = frozenset({"queued", "starting", "running", "idle"})
 """States in which requests are taken; they wait while no replica is ready."""
+
+_DECISIONS_SHOWN = 5
 
 app = typer.Typer(help="Create, watch, call and end endpoints.", no_args_is_help=True)
 app.command("create", epilog=creating.EXAMPLES)(creating.create)
@@ -41,13 +43,15 @@ def list_endpoints(
         return
     now = datetime.now(UTC)
     output.table(
-        ("ENDPOINT", "STATE", "REPLICAS", "GPU", "CREATED", "URL"),
+        ("ENDPOINT", "STATE", "READY", "LIMITS", "GPU", "IDLE SINCE", "CREATED", "URL"),
         (
             (
                 endpoint.full_name,
                 output.state(endpoint.state),
-                _replicas(endpoint),
+                scaling.counts(endpoint),
+                scaling.limits(endpoint.spec.scaling),
                 _gpus(endpoint),
+                ago(endpoint.idle_since, now),
                 ago(endpoint.created_at, now),
                 endpoint.url,
             )
@@ -75,14 +79,19 @@ def _show(endpoint: "Endpoint") -> None:
             ("Id", endpoint.id),
             ("State", output.state(endpoint.state)),
             ("Reason", endpoint.reason),
+            ("Asleep", scaling.asleep(endpoint, now)),
             ("Queue position", endpoint.position),
             ("May start", endpoint.estimated_start_at),
             ("URL", endpoint.url),
             ("Host URL", endpoint.host_url),
             ("Source", f"{source.uri} at {source.ref}, commit {source.commit}" if source else ""),
             ("GPU", _gpus(endpoint)),
-            ("Replicas", _replicas(endpoint)),
-            ("Cost", _cost(endpoint)),
+            ("Replicas", scaling.described(endpoint)),
+            (
+                "Schedule",
+                "; ".join(map(scaling.window, endpoint.spec.scaling.schedule if endpoint.spec.scaling else ())),
+            ),
+            ("Cost", scaling.cost(money(endpoint.price_micros_per_hour, endpoint.currency), endpoint.spec.scaling)),
             ("Created", ago(endpoint.created_at, now)),
             ("Started", ago(endpoint.started_at, now)),
         )
@@ -96,6 +105,12 @@ def _show(endpoint: "Endpoint") -> None:
         rows = [(r.id, r.host_id, output.state(r.phase), ago(r.ready_at, now), r.detail) for r in endpoint.replicas]
         output.line()
         output.table(("REPLICA", "HOST", "PHASE", "READY", "DETAIL"), rows)
+    if endpoint.scaling_decisions:
+        decisions = [
+            (ago(d.at, now), d.desired_replicas, d.reason) for d in endpoint.scaling_decisions[:_DECISIONS_SHOWN]
+        ]
+        output.line()
+        output.table(("SCALED", "TO", "BECAUSE"), decisions, right=frozenset({"TO"}))
     if endpoint.log_tail:
         output.line("\nLast lines of its log:")
         output.line(plain(endpoint.log_tail.rstrip()))
@@ -104,20 +119,9 @@ def _show(endpoint: "Endpoint") -> None:
         output.line(pasteable(endpoint.example_command))
 
 
-def _replicas(endpoint: "Endpoint") -> str:
-    ready = sum(replica.phase == "ready" for replica in endpoint.replicas)
-    scaling = endpoint.spec.scaling
-    return f"{ready}/{scaling.max_replicas}" if scaling else str(ready)
-
-
 def _gpus(endpoint: "Endpoint") -> str:
     gpu = endpoint.spec.gpu
     return f"{gpu.count} × {gpu.type}" if gpu else "CPU"
-
-
-def _cost(endpoint: "Endpoint") -> str:
-    price = money(endpoint.price_micros_per_hour, endpoint.currency)
-    return f"{price} an hour while it runs" if price else ""
 
 
 @app.command(epilog="Example:  penstock endpoint stop iris")
@@ -132,7 +136,7 @@ def stop(
 def restart(
     endpoint: take.Reference, no_wait: take.NoWait = False, timeout: take.Timeout = None, as_json: take.AsJson = False
 ) -> None:
-    """Start a stopped endpoint again, from the same commit and packages."""
+    """Start a stopped endpoint again, from the same commit and packages, or wake one that sleeps."""
     _change(endpoint, "running", no_wait, timeout, as_json)
 
 
@@ -160,4 +164,5 @@ def _change(reference: str, until: "Goal", no_wait: bool, timeout: str | None, a
 
 app.command("logs", epilog=story.LOGS_EXAMPLES)(story.logs)
 app.command("events", epilog=story.EVENTS_EXAMPLES)(story.events)
+app.command("metrics", epilog=metrics.EXAMPLES)(metrics.metrics)
 app.command("predict", epilog=calling.EXAMPLES)(calling.predict)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from penstock.models.endpoint import LifecycleEvent
 
 _PHASE_WIDTH = 16
-_STYLES = {"running": "green", "stopped": "green", "terminated": "green", "failed": "red"}
+_STYLES = {"running": "green", "idle": "green", "stopped": "green", "terminated": "green", "failed": "red"}
 
 
 class Phases:

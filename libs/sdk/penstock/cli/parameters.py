@@ -58,7 +58,37 @@ GpuCount = Annotated[int | None, typer.Option("--gpu-count", metavar="N", help="
 CpuCores = Annotated[int | None, typer.Option("--cpu-cores", metavar="N", help="CPU cores for each replica.")]
 MemoryGb = Annotated[int | None, typer.Option("--memory-gb", metavar="N", help="Memory for each replica, in GB.")]
 DiskGb = Annotated[int | None, typer.Option("--disk-gb", metavar="N", help="Working disk for each replica, in GB.")]
-Replicas = Annotated[int | None, typer.Option("--replicas", metavar="N", help="Copies of the model that run.")]
+Replicas = Annotated[
+    int | None,
+    typer.Option("--replicas", metavar="N", help="Always so many: --min-replicas and --max-replicas in one."),
+]
+MinReplicas = Annotated[
+    int | None,
+    typer.Option("--min-replicas", metavar="N", help="Replicas that always run; with 0 it sleeps when nobody calls."),
+]
+MaxReplicas = Annotated[int | None, typer.Option("--max-replicas", metavar="N", help="Most replicas that may run.")]
+IdleTimeout = Annotated[
+    str | None,
+    typer.Option("--idle-timeout", metavar="TIME", help="Time without a request until it sleeps (--min-replicas 0)."),
+]
+ScaleDownDelay = Annotated[
+    str | None,
+    typer.Option("--scale-down-delay", metavar="TIME", help="Time of lower load until a replica is taken away."),
+]
+QueueWaitTarget = Annotated[
+    str | None,
+    typer.Option("--queue-wait-target", metavar="TIME", help="Also add replicas while requests would wait longer."),
+]
+Schedule = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--schedule",
+        metavar="START;END;ZONE;N",
+        help="At least N replicas from START to END, both cron lines; the zone may be left out. May be given "
+        "several times.",
+        show_default=False,
+    ),
+]
 TargetConcurrency = Annotated[
     int | None,
     typer.Option("--target-concurrency", metavar="N", help="Requests that one replica works on at a time."),

@@ -16,11 +16,12 @@ def wait_for(
 ) -> None:
     """Show each phase until the endpoint is where it should be. Raises as `Endpoint.wait` does.
 
+    One that went to sleep has run, and will when it is called, so nobody is kept waiting for that.
     Of an endpoint that failed, the document is printed too when JSON is asked for.
     """
     try:
         with Phases(endpoint.state) as phases:
-            endpoint.wait(until, timeout_s=timeout_s, on_event=phases.show, after_event_id=after_event_id)
+            endpoint.wait(until, or_idle=True, timeout_s=timeout_s, on_event=phases.show, after_event_id=after_event_id)
     except EndpointFailed as error:
         if as_json:
             output.document(error.endpoint)

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 
@@ -11,6 +12,7 @@ _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _MICROS = Decimal(1_000_000)
+_BARS = "▁▂▃▄▅▆▇█"
 
 
 def duration(seconds: float) -> str:
@@ -89,3 +91,25 @@ def plain(text: object) -> str:
 def plural(count: int, thing: str) -> str:
     """`1 GPU`, `2 GPUs`."""
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def amount(value: float) -> str:
+    """`0`, `0.004`, `2.5`, `137`: three digits are enough."""
+    return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
+
+
+def milliseconds(value: float) -> str:
+    """`0.25 ms`, `12.3 ms`, `2.4 s`, `3 min 20 s`."""
+    return f"{amount(value)} ms" if value < 1000 else duration(value / 1000)
+
+
+def sparkline(values: Sequence[float | None], width: int) -> str:
+    """A row of bars, the highest as high as a line; blank where nothing is known. At most `width` wide:
+    of values that share a bar, the highest is shown."""
+    share = max(1, -(-len(values) // width))
+    groups = [[v for v in values[at : at + share] if v is not None] for at in range(0, len(values), share)]
+    highs = [max(group, default=None) for group in groups]
+    top = max((high for high in highs if high is not None), default=0.0) or 1.0
+    return "".join(
+        " " if high is None else _BARS[min(len(_BARS) - 1, int(max(0.0, high) / top * len(_BARS)))] for high in highs
+    )

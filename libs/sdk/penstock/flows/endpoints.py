@@ -9,12 +9,13 @@ from penstock.context import Context
 from penstock.effects import Request, Steps, Stream
 from penstock.errors import Ambiguous, NotFound
 from penstock.exchange import PAGE_MAX, collect, fetch, pages
-from penstock.models.endpoint import EndpointData, Forecast, Route
+from penstock.models.endpoint import EndpointData, Forecast, Route, ScheduledMinimum
 
 CREATE_TIMEOUT_S = 150.0
 """Fetching and checking a source may take two minutes before the API answers."""
 
 RouteLike: TypeAlias = Route | Mapping[str, Any]
+WindowLike: TypeAlias = ScheduledMinimum | Mapping[str, Any]
 Reference: TypeAlias = str | EndpointData
 """An endpoint, its id, `workspace/slug`, or its name."""
 
@@ -56,23 +57,38 @@ def spec_of(
     memory_gb: int | None = None,
     disk_gb: int | None = None,
     replicas: int | None = None,
+    min_replicas: int | None = None,
+    max_replicas: int | None = None,
+    idle_timeout_s: int | None = None,
+    scale_down_delay_s: int | None = None,
+    queue_wait_target_s: float | None = None,
+    schedule: Sequence[WindowLike] | None = None,
     target_concurrency: int | None = None,
     queue_limit: int | None = None,
     queue_timeout_s: int | None = None,
     public: bool | None = None,
 ) -> dict[str, Any]:
-    """The body that creates an endpoint. What is not given is left to the platform's defaults."""
+    """The body that creates an endpoint. What is not given is left to the platform's defaults.
+
+    Raises ValueError when the number of replicas is given twice.
+    """
+    if replicas is not None and (min_replicas is not None or max_replicas is not None):
+        raise ValueError("replicas sets both min_replicas and max_replicas: leave it out where you give one of those")
     uri = git_uri if isinstance(git_uri, str) else os.path.abspath(git_uri)
     return _given(
         name=name,
         workspace=workspace,
         source=_given(kind="git", uri=uri, ref=git_ref),
-        routes=[_route(route) for route in routes],
+        routes=[_plain(route) for route in routes],
         gpu=_given(type=gpu_type, count=gpu_count) or None,
         resources=_given(cpu_cores=cpu_cores, memory_gb=memory_gb, disk_gb=disk_gb) or None,
         scaling=_given(
-            min_replicas=replicas,
-            max_replicas=replicas,
+            min_replicas=min_replicas if replicas is None else replicas,
+            max_replicas=max_replicas if replicas is None else replicas,
+            idle_timeout_s=idle_timeout_s,
+            scale_down_delay_s=scale_down_delay_s,
+            queue_wait_target_s=queue_wait_target_s,
+            schedule=None if schedule is None else [_plain(window) for window in schedule],
             target_concurrency=target_concurrency,
             queue_limit=queue_limit,
             queue_timeout_s=queue_timeout_s,
@@ -86,8 +102,8 @@ def _given(**fields: object) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _route(route: RouteLike) -> dict[str, Any]:
-    return route.model_dump(exclude_unset=True) if isinstance(route, Route) else dict(route)
+def _plain(given: RouteLike | WindowLike) -> dict[str, Any]:
+    return dict(given) if isinstance(given, Mapping) else given.model_dump(exclude_unset=True)
 
 
 def get(ctx: Context, endpoint: Reference) -> Steps[EndpointData]:

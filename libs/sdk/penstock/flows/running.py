@@ -11,9 +11,10 @@ from penstock.errors import Unreachable
 from penstock.exchange import STREAM_SILENCE_S, call, fetch, items_of, opened, pages
 from penstock.exchange import follow as follow_stream
 from penstock.flows import endpoints
-from penstock.flows.capacity import Moment, usage_of
+from penstock.flows.capacity import Moment, moment, usage_of
 from penstock.models.capacity import Usage
 from penstock.models.endpoint import EndpointData, LifecycleEvent, LogLine
+from penstock.models.metrics import Metrics
 from penstock.parts import PartDecoder, decode_answer
 
 
@@ -160,3 +161,15 @@ def logs(
 def usage(here: Here, *, start: Moment | None = None, end: Moment | None = None) -> Steps[Usage]:
     """What this endpoint used and cost in `[start, end)`, by day and GPU type."""
     return (yield from usage_of(here.ctx, f"{here.path}/usage", start=start, end=end))
+
+
+def metrics(
+    here: Here, *, start: Moment | None = None, end: Moment | None = None, step_s: int | None = None
+) -> Steps[Metrics]:
+    """How this endpoint did in `[start, end)`, by steps of `step_s` seconds: requests, their times, replicas…
+
+    Without any: the last hour. The finest step is 10 s, kept for two hours; minutes are kept for two
+    days, hours for ninety. Raises InvalidRequest, which names what to ask instead.
+    """
+    query: Query = {"from": moment(start), "to": moment(end), "step": None if step_s is None else f"{step_s}s"}
+    return (yield from fetch(here.ctx, here.ctx.api("GET", f"{here.path}/metrics", query=query), Metrics))

@@ -13,16 +13,11 @@ from penstock.exchange import Listened, delay_after, items_of, listen, select
 from penstock.flows.running import Here, events, refresh
 from penstock.models.endpoint import EndpointData, LifecycleEvent
 
-Goal: TypeAlias = Literal["running", "stopped", "terminated"]
+Goal: TypeAlias = Literal["running", "idle", "stopped", "terminated"]
 
-_REACHED: dict[Goal, frozenset[str]] = {
-    # An endpoint scaled to zero has been running, and the next request finds it.
-    "running": frozenset({"running", "idle"}),
-    "stopped": frozenset({"stopped"}),
-    "terminated": frozenset({"terminated"}),
-}
 _LOST: dict[Goal, frozenset[str]] = {
     "running": frozenset({"stopping", "stopped", "terminating", "terminated"}),
+    "idle": frozenset({"stopping", "stopped", "terminating", "terminated"}),
     "stopped": frozenset({"terminating", "terminated"}),
     "terminated": frozenset(),
 }
@@ -38,21 +33,28 @@ _AWAY_DELAY_S_MAX = 2.0
 
 
 def wait(
-    here: Here, until: Goal, *, timeout_s: float | None = None, after_event_id: int = 0
+    here: Here,
+    until: Goal,
+    *,
+    or_idle: bool = False,
+    timeout_s: float | None = None,
+    after_event_id: int = 0,
 ) -> Generator[Transfer | Emit[LifecycleEvent], Any, EndpointData]:
     """Emits each event later than `after_event_id`; returns the endpoint once it is where it should be.
 
+    With `or_idle` one that sleeps is as good as running: the next request wakes it.
     An API that is away, for an update say, is waited for too: until `timeout_s`, or for a minute.
     Raises EndpointFailed, WrongState when the goal can no longer be reached, and TimedOut.
     """
     ctx = here.ctx
     deadline_s = None if timeout_s is None else ctx.monotonic() + timeout_s
+    goals = frozenset({until, "idle"} if or_idle and until == "running" else {until})
     seen, failures, failing_since_s = after_event_id, 0, ctx.monotonic()
     while True:
         endpoint = yield from _look(here, until, _left_s(ctx, deadline_s))
-        if is_settled(endpoint, until):
+        if is_settled(endpoint, until, goals):
             yield from _missed(here, seen)
-            return judged(endpoint, until)
+            return judged(endpoint, until, goals)
         left_s = _left_s(ctx, deadline_s)
         if left_s <= 0:
             raise _too_late(endpoint, until, timeout_s or 0.0)
@@ -103,16 +105,16 @@ def _was_silent(listened: Listened) -> bool:
     return isinstance(listened.outcome, Failure) and listened.outcome.sent and listened.outcome.timed_out
 
 
-def is_settled(endpoint: EndpointData, until: Goal) -> bool:
+def is_settled(endpoint: EndpointData, until: Goal, goals: frozenset[str]) -> bool:
     """Whether waiting longer could change nothing."""
     if endpoint.state == "failed":
         return until != "terminated"
-    return endpoint.state in _REACHED[until] | _LOST[until]
+    return endpoint.state in goals | _LOST[until]
 
 
-def judged(endpoint: EndpointData, until: Goal) -> EndpointData:
+def judged(endpoint: EndpointData, until: Goal, goals: frozenset[str]) -> EndpointData:
     """The endpoint, when it is where it should be. Raises EndpointFailed or WrongState otherwise."""
-    if endpoint.state in _REACHED[until]:
+    if endpoint.state in goals:
         return endpoint
     if endpoint.state == "failed":
         raise EndpointFailed(endpoint)
@@ -134,7 +136,9 @@ def _missed(here: Here, seen: int) -> Stream[LifecycleEvent]:
 def _too_late(endpoint: EndpointData, until: Goal, timeout_s: float) -> TimedOut:
     where = f" at position {endpoint.position}" if endpoint.state == "queued" and endpoint.position else ""
     why = f": {endpoint.reason}" if endpoint.reason else ""
+    asleep = endpoint.state == "idle" and until == "running"
+    hint = "A request wakes it: call it, or take one that sleeps for running with or_idle=True."
     return TimedOut(
         f"Endpoint {endpoint.full_name} is not {until} after {timeout_s:g} s; it is {endpoint.state}{where}{why}",
-        "It goes on without you: wait again, or follow it with `penstock endpoint events -f`.",
+        hint if asleep else "It goes on without you: wait again, or follow it with `penstock endpoint events -f`.",
     )

@@ -53,12 +53,39 @@ class Resources(Result):
     disk_gb: int
 
 
+class ScheduledMinimum(BaseModel):
+    """A window of time in which more replicas run at least, such as office hours."""
+
+    model_config = ConfigDict(frozen=True)
+
+    start: str
+    """When it opens, as a cron line of five fields, such as `0 8 * * 1-5`."""
+    end: str
+    min_replicas: int
+    time_zone: str = "UTC"
+    """Of both lines, as the IANA names it."""
+
+
 class Scaling(Result):
     min_replicas: int
+    """0 for an endpoint that sleeps when nobody calls it."""
     max_replicas: int
+    idle_timeout_s: int | None = None
+    scale_down_delay_s: int | None = None
+    queue_wait_target_s: float | None = None
+    schedule: tuple[ScheduledMinimum, ...] = ()
     target_concurrency: int
     queue_limit: int
     queue_timeout_s: int
+
+
+class ScalingDecision(Result):
+    """A change of the number of replicas that the platform aims for, and its reason."""
+
+    at: Utc
+    desired_replicas: int
+    ready_replicas: int = 0
+    reason: str = ""
 
 
 class EndpointSpec(Result):
@@ -117,6 +144,14 @@ class EndpointData(Result):
     price_micros_per_hour: Micros | None = None
     currency: str | None = None
     replicas: tuple[Replica, ...] = ()
+    ready_replicas: int = 0
+    """How many of them are ready for requests."""
+    desired_replicas: int = 0
+    """How many the platform aims for now."""
+    idle_since: Utc | None = None
+    """Since when it sleeps, while its state is idle: the next request wakes it."""
+    scaling_decisions: tuple[ScalingDecision, ...] = ()
+    """The last changes of the number of replicas, newest first."""
     log_tail: str | None = None
     """The last lines of its log; only of a failed endpoint."""
     example_command: str = ""

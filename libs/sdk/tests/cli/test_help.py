@@ -22,7 +22,7 @@ COMMANDS = dict(commands(typer.main.get_command(app)))
 
 
 def test_the_tree_is_complete() -> None:
-    endpoint = {"create", "list", "show", "logs", "events", "stop", "restart", "terminate", "predict"}
+    endpoint = {"create", "list", "show", "logs", "events", "stop", "restart", "terminate", "predict", "metrics"}
     assert {words[1] for words in COMMANDS if words[0] == "endpoint"} == endpoint
     assert {words[0] for words in COMMANDS} == {
         "up", "down", "status", "endpoint", "gpu", "usage", "workspace", "member", "key", "admin",

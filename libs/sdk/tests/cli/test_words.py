@@ -7,7 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.cli.exits import UsageProblem
-from penstock.cli.words import ago, duration, micros_of, moment_of, money, plain, plural, seconds_of, timestamp
+from penstock.cli.words import (
+    ago,
+    amount,
+    duration,
+    micros_of,
+    milliseconds,
+    moment_of,
+    money,
+    plain,
+    plural,
+    seconds_of,
+    sparkline,
+    timestamp,
+)
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -79,6 +92,31 @@ def test_no_amount_is_no_words() -> None:
 def test_plain_text_holds_no_control_characters(text: str) -> None:
     assert not [c for c in plain(text) if (ord(c) < 32 and c not in "\n\t") or 127 <= ord(c) < 160]
     assert len(plain(text)) == len(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(0, "0"), (0.00412, "0.00412"), (2.5, "2.5"), (99.96, "100"), (137.4, "137"), (5000, "5000")]
+)
+def test_amounts_have_three_digits(value: float, words: str) -> None:
+    assert amount(value) == words
+
+
+def test_short_times_are_in_milliseconds() -> None:
+    assert [milliseconds(ms) for ms in (0.25, 12.288, 999, 1500, 90_000)] == [
+        "0.25 ms", "12.3 ms", "999 ms", "1.5 s", "1 min 30 s",
+    ]  # fmt: skip
+
+
+def test_a_sparkline_is_as_high_as_its_highest_and_blank_where_nothing_is_known() -> None:
+    assert sparkline([0, 1, 2, 3, 4, 5, 6, 7, 8], 60) == "▁▂▃▄▅▆▇██"
+    assert sparkline([None, 0, 0], 60) == " ▁▁"
+    assert sparkline([], 60) == ""
+    assert sparkline([0, 9, None, None, 0, 0], 3) == "█ ▁"
+
+
+@given(st.lists(st.none() | st.floats(0, 1e12), max_size=300), st.integers(1, 80))
+def test_a_sparkline_is_never_wider_than_it_may_be(values: list[float | None], width: int) -> None:
+    assert len(sparkline(values, width)) <= min(width, len(values))
 
 
 def test_plurals() -> None:

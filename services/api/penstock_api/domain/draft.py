@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from penstock_api.domain.money import least_running
 from penstock_api.domain.problems import PROBLEMS_MAX, field_problems
 from penstock_common.contracts.endpoint import (
     EndpointSpec,
@@ -83,6 +84,7 @@ def read_draft(body: object) -> Draft:
     routes = _readable_routes(fields.get("routes"))
     problems += islice(_nul_characters(body), PROBLEMS_MAX)
     problems += _templates(routes)
+    problems += _scaling(_part(fields, "scaling"))
     if spec is None:
         problems = _with_routes_given_twice(problems, routes)
     if source is not None:
@@ -123,7 +125,7 @@ def _room(fields: dict[str, Any]) -> Room:
     gpu: GpuRequest | None = _part(fields, "gpu")
     resources: Resources | None = _part(fields, "resources")
     scaling: Scaling | None = _part(fields, "scaling")
-    return Room(gpu, resources or Resources(), scaling.min_replicas if scaling else 1)
+    return Room(gpu, resources or Resources(), least_running(scaling or Scaling()))
 
 
 def _readable_routes(given: object) -> tuple[tuple[int, RouteSpec], ...]:
@@ -160,6 +162,14 @@ def _templates(routes: tuple[tuple[int, RouteSpec], ...]) -> Iterator[FieldProbl
     for place, route in routes:
         for error in template_errors(route.body):
             yield FieldProblem(field=f"routes.{place}.body.{error.field}", message=error.message)
+
+
+def _scaling(scaling: Scaling | None) -> list[FieldProblem]:
+    """A maximum that is left out is not compared by the contract."""
+    if scaling is None or scaling.max_replicas >= scaling.min_replicas:
+        return []
+    message = f"must be at least min_replicas ({scaling.min_replicas}): it is {scaling.max_replicas} if left out"
+    return [FieldProblem(field="scaling.max_replicas", message=message)]
 
 
 def _credentials(source: GitSource) -> list[FieldProblem]:

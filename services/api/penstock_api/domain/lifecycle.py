@@ -38,13 +38,26 @@ _STATE_AFTER: dict[type[facts.EndpointFact], EndpointState] = {
     facts.EndpointTerminating: "terminating",
     facts.EndpointTerminated: "terminated",
 }
-ENDPOINT_FACTS = tuple(_STATE_AFTER)
+_WITHOUT_REPLICAS: frozenset[EndpointState] = frozenset(STATES) - {"queued", "starting", "running"}
+ENDPOINT_FACTS: tuple[type[facts.EndpointFact], ...] = (*_STATE_AFTER, facts.EndpointScaled)
 REPLICA_FACTS: tuple[type[facts.ReplicaFact], ...] = (
     facts.ReplicaScheduled,
     facts.ReplicaProgressed,
     facts.ReplicaStarted,
     facts.ReplicaEnded,
 )
+SCALINGS_KEPT = 10
+"""Decisions about the number of replicas that are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """A decision about the number of replicas, with its reason."""
+
+    at: datetime
+    desired_replicas: int
+    ready_replicas: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +72,13 @@ class EndpointStatus:
     estimated_start_at: datetime | None = None
     started_at: datetime | None = None
     log_tail: str = ""
+    idle_since: datetime | None = None
+    desired_replicas: int | None = None
+    """None while the scheduler has not said: then it is the least that the state needs."""
+    scaled_version: int = 0
+    """Version of the last fact that said how many replicas are desired."""
+    scalings: tuple[Scaling, ...] = ()
+    """The last SCALINGS_KEPT decisions, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,34 +111,62 @@ def must_ask(action: Action, state: EndpointState, wanted: Wanted) -> bool:
         raise conflict(f"The endpoint has failed, so it cannot {action}: terminate it, then create it again.")
     if action == "stop":
         return wanted != "stopped" and state not in ("stopping", "stopped")
-    if wanted == "running" and state not in ("stopping", "stopped"):
-        return False
-    if state != "stopped":
+    if state == "running":
+        raise conflict("The endpoint is running, so nothing was restarted: stop it first, and restart it once stopped.")
+    if state == "stopping":
         raise conflict("The endpoint is still stopping: restart it once its state is stopped.")
-    return True
+    return state in ("stopped", "idle")
 
 
 def after_request(action: Action, status: EndpointStatus) -> EndpointStatus:
     """What users see until the scheduler answers a request that it must be asked."""
     if action == "restart":
         return replace(
-            status, state="queued", wanted="running", reason="Restart requested.", position=None, log_tail=""
+            status,
+            state="queued",
+            wanted="running",
+            reason="Restart requested.",
+            position=None,
+            log_tail="",
+            idle_since=None,
+            desired_replicas=None,
         )
     if action == "stop":
-        return replace(status, state="stopping", wanted="stopped", reason="Stop requested.", position=None)
-    return replace(status, state="terminating", wanted="terminated", reason="Termination requested.", position=None)
+        return _ending(replace(status, wanted="stopped"), "stopping", "Stop requested.")
+    return _ending(replace(status, wanted="terminated"), "terminating", "Termination requested.")
 
 
-def state_said_by(fact: facts.EndpointFact) -> EndpointState:
-    """The state that a fact says the endpoint is in."""
-    return _STATE_AFTER[type(fact)]
+def _ending(status: EndpointStatus, state: EndpointState, reason: str) -> EndpointStatus:
+    return replace(
+        status,
+        state=state,
+        reason=reason,
+        position=None,
+        estimated_start_at=None,
+        idle_since=None,
+        desired_replicas=None,
+    )
+
+
+def desired_replicas(status: EndpointStatus, min_replicas: int) -> int:
+    """How many replicas the platform aims for now, as far as facts have told."""
+    if status.desired_replicas is not None:
+        return status.desired_replicas
+    return 0 if status.state in _WITHOUT_REPLICAS else max(1, min_replicas)
+
+
+def state_said_by(fact: facts.EndpointFact) -> EndpointState | None:
+    """The state that a fact says the endpoint is in; None when it says nothing of that."""
+    return _STATE_AFTER.get(type(fact))
 
 
 def after_endpoint_fact(status: EndpointStatus, fact: facts.EndpointFact) -> EndpointStatus | None:
     """The status after `fact`, or None when something newer is known already."""
+    if isinstance(fact, facts.EndpointScaled):
+        return _after_scaling(status, fact)
     if fact.version <= status.version:
         return None
-    state = state_said_by(fact)
+    state = _STATE_AFTER[type(fact)]
     seen = replace(
         status,
         version=fact.version,
@@ -132,15 +180,33 @@ def after_endpoint_fact(status: EndpointStatus, fact: facts.EndpointFact) -> End
         seen = replace(seen, position=fact.position, estimated_start_at=fact.estimated_start_at)
     if state == "running" and status.state != "running":
         seen = replace(seen, started_at=fact.at)
+    seen = replace(seen, idle_since=(status.idle_since or fact.at) if state == "idle" else None)
+    if state in _WITHOUT_REPLICAS and fact.version > status.scaled_version:
+        seen = replace(seen, desired_replicas=None, scaled_version=fact.version)
     return _as_requested(seen)
+
+
+def _after_scaling(status: EndpointStatus, fact: facts.EndpointScaled) -> EndpointStatus | None:
+    """The state and its reason stay. `version` too: an older fact that comes late still tells the state."""
+    if fact.version <= status.scaled_version:
+        return None
+    decision = Scaling(fact.at, fact.desired_replicas, fact.ready_replicas, fact.reason)
+    return _as_requested(
+        replace(
+            status,
+            desired_replicas=fact.desired_replicas,
+            scaled_version=fact.version,
+            scalings=(*status.scalings, decision)[-SCALINGS_KEPT:],
+        )
+    )
 
 
 def _as_requested(status: EndpointStatus) -> EndpointStatus:
     """A fact from before the scheduler saw the last request must not look as if it was refused."""
     if status.wanted == "stopped" and status.state in _ALIVE:
-        return replace(status, state="stopping", reason="Stop requested.", position=None, estimated_start_at=None)
+        return _ending(status, "stopping", "Stop requested.")
     if status.wanted == "terminated" and status.state != "terminated":
-        return replace(status, state="terminating", reason="Termination requested.", position=None)
+        return _ending(status, "terminating", "Termination requested.")
     return status
 
 

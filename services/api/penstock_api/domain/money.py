@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from penstock_common.contracts.endpoint import EndpointSpec, GpuRequest, Resources
+from penstock_common.contracts.endpoint import EndpointSpec, GpuRequest, Resources, Scaling
 from penstock_common.contracts.questions import CPU_TYPE, FieldProblem, Price
 
 OTHER_GPUS = "*"
@@ -39,7 +39,12 @@ def price_of_spec(prices: Mapping[str, Price] | None, spec: EndpointSpec) -> Mon
     """The same for an endpoint at its least size; None also while the prices are not known."""
     if prices is None:
         return None
-    return hourly_price(prices, spec.gpu, spec.resources, spec.scaling.min_replicas)
+    return hourly_price(prices, spec.gpu, spec.resources, least_running(spec.scaling))
+
+
+def least_running(scaling: Scaling) -> int:
+    """Replicas that run at least while it runs at all: the first is priced also where none always runs."""
+    return max(1, scaling.min_replicas)
 
 
 def missing_price(gpu: GpuRequest | None) -> FieldProblem:

@@ -73,15 +73,23 @@ def requested(action: Action, at: datetime, by: str) -> Entry:
     return Entry(at, kind, phase, f"{word} requested by {by}.")
 
 
-def of_endpoint_fact(fact: facts.EndpointFact) -> Entry:
-    state = state_said_by(fact)
-    phase: Phase = "scheduled" if state == "starting" else state
-    return Entry(fact.at, _type_of(fact), phase, _endpoint_message(fact, state))
+def of_endpoint_fact(fact: facts.EndpointFact, before: EndpointState) -> Entry:
+    """`before` is the state that the endpoint was in."""
+    state = state_said_by(fact) or before
+    # A host was found only when it comes from where it had none; after a crash it may wait without one.
+    found_room = state == "starting" and before in ("queued", "idle")
+    return Entry(fact.at, _type_of(fact), "scheduled" if found_room else state, _endpoint_message(fact, state))
 
 
-def of_replica_fact(fact: facts.ReplicaFact, state: EndpointState) -> Entry:
-    """`state` is the endpoint's: a replica that ends does not always change it."""
+def of_replica_fact(fact: facts.ReplicaFact, state: EndpointState, others_ready: int) -> Entry:
+    """`state` is the endpoint's: one that runs goes on running while further replicas come and go.
+
+    `others_ready` counts its other replicas that are ready.
+    """
     phase, message = _replica_words(fact, state)
+    if state == "running":
+        last_one_lost = isinstance(fact, facts.ReplicaEnded) and fact.cause != "stopped" and not others_ready
+        phase = "starting" if last_one_lost else "running"
     return Entry(fact.at, _type_of(fact), phase, message, fact.replica_id)
 
 
@@ -91,7 +99,10 @@ def _endpoint_message(fact: facts.EndpointFact, state: EndpointState) -> str:
             return f"{fact.reason or _ENDPOINT_WORDS['queued']} (position {fact.position} in the queue)"
         case facts.EndpointRunning():
             replicas = "1 replica is" if fact.ready_replicas == 1 else f"{fact.ready_replicas} replicas are"
-            return f"{replicas} ready for requests."
+            return fact.reason or f"{replicas} ready for requests."
+        case facts.EndpointScaled():
+            wanted = "1 replica" if fact.desired_replicas == 1 else f"{fact.desired_replicas} replicas"
+            return f"{wanted} wanted, {fact.ready_replicas} ready{f': {fact.reason}' if fact.reason else ''}."
         case _:
             return fact.reason or _ENDPOINT_WORDS[state]
 

@@ -129,10 +129,17 @@ async def _check(desk: Desk, caller: Caller, body: object) -> Checked:
 
     Raises Problem: 422 with every field at fault; 503 when someone who must be asked is away.
     """
+    draft = read_draft(body)
+    if draft.inspectable is None:
+        return await _checked(desk, caller, draft)
+    async with desk.turns.of(caller.organization_id):
+        return await _checked(desk, caller, draft)
+
+
+async def _checked(desk: Desk, caller: Caller, draft: Draft) -> Checked:
     if desk.checks.locked():
         raise Problem(BUSY, "Too many endpoints are being created right now.", retry_after_s=RETRY_WHEN_BUSY_S)
     async with desk.checks:
-        draft = read_draft(body)
         async with desk.platform.transaction() as store:
             problems = [*draft.problems, *await _name_problems(store, caller, draft)]
         forecast, price, source = await asyncio.gather(

@@ -13,6 +13,7 @@ from penstock_api.domain.problems import not_found
 from penstock_api.handlers.platform import Page, Platform
 from penstock_api.handlers.presenting import endpoint_view
 from penstock_api.handlers.prices import PriceBoard
+from penstock_api.handlers.turns import Turns
 from penstock_api.store import Store
 from penstock_api.views import endpoints as views
 from penstock_common.contracts.events import (
@@ -39,6 +40,8 @@ class Desk:
     addresses: Addresses
     checks: asyncio.Semaphore
     """Bounds the creations that are being checked at the same time."""
+    turns: Turns
+    """Of these, bounds those of one organization that have a source to inspect."""
 
 
 async def list_endpoints(desk: Desk, caller: Caller, wanted: Filter, page: Page) -> views.EndpointPage:

@@ -30,7 +30,7 @@ async def endpoint_changed(received: Received[EndpointFact], store: Store) -> No
     if changed is None:
         return
     await store.endpoints.save_status(fact.endpoint_id, changed)
-    await store.endpoints.add_event(fact.endpoint_id, timeline.of_endpoint_fact(fact))
+    await store.endpoints.add_event(fact.endpoint_id, timeline.of_endpoint_fact(fact, status.state))
 
 
 async def replica_changed(received: Received[ReplicaFact], store: Store) -> None:
@@ -44,7 +44,8 @@ async def replica_changed(received: Received[ReplicaFact], store: Store) -> None
     if changed is None:
         return
     await store.endpoints.save_replica(changed)
-    await store.endpoints.add_event(fact.endpoint_id, timeline.of_replica_fact(fact, status.state))
+    others_ready = await store.endpoints.ready_replicas(fact.endpoint_id, but=fact.replica_id)
+    await store.endpoints.add_event(fact.endpoint_id, timeline.of_replica_fact(fact, status.state, others_ready))
 
 
 async def lines_printed(received: Received[LogBatch], store: Store) -> None:

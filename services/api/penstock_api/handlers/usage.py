@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 
 from penstock_api.domain.access import Caller
 from penstock_api.domain.money import price_of
-from penstock_api.domain.problems import in_utc, invalid_field
+from penstock_api.domain.problems import invalid_field
+from penstock_api.domain.windows import utc
 from penstock_api.handlers.endpoints import Desk, find_endpoint
 from penstock_api.handlers.platform import answer_of
 from penstock_api.views import usage as views
@@ -66,21 +67,13 @@ async def show_gpus(desk: Desk) -> views.Gpus:
 
 
 def _checked(span: Span, now: datetime) -> tuple[datetime, datetime]:
-    end = _utc("to", span.end, now)
-    start = _utc("from", span.start, end - SPAN_DEFAULT)
+    end = utc("to", span.end, now)
+    start = utc("from", span.start, end - SPAN_DEFAULT)
     if start >= end:
         raise invalid_field("from", "must be earlier than to")
     if end - start > SPAN_MAX:
         raise invalid_field("from", f"must be at most {SPAN_MAX.days} days before to: ask for the parts one by one")
     return start, end
-
-
-def _utc(field: str, time: datetime | None, default: datetime) -> datetime:
-    if time is None:
-        return default
-    if time.tzinfo is None:
-        raise invalid_field(field, "needs a time zone, such as the Z of 2026-03-01T00:00:00Z")
-    return in_utc(field, time)
 
 
 def _row(row: UsageRow) -> views.UsageRow:

@@ -104,7 +104,10 @@ async def stop_endpoint(api: TheApi, caller: WritesEndpoints, endpoint_id: Endpo
     "/{endpoint_id}/restart", status_code=202, responses=errors(NOT_FOUND, CONFLICT), summary="Restart an endpoint"
 )
 async def restart_endpoint(api: TheApi, caller: WritesEndpoints, endpoint_id: EndpointId) -> views.Endpoint:
-    """A stopped endpoint starts again, from the same pinned source and packages."""
+    """A stopped endpoint starts again, from the same pinned source and packages; one that sleeps wakes.
+
+    One that is starting goes on so. One that runs is refused: stop it first.
+    """
     return await endpoints.change_endpoint(api.desk, caller, endpoint_id, "restart")
 
 

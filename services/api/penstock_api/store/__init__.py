@@ -7,6 +7,7 @@ from penstock_api.store.endpoints import Endpoints
 from penstock_api.store.idempotency import Idempotency
 from penstock_api.store.keys import Keys
 from penstock_api.store.logs import Logs
+from penstock_api.store.rollups import Rollups
 from penstock_api.store.upkeep import Upkeep
 from penstock_common.contracts.base import Event
 from penstock_common.delivery.outbox import Connection, Outbox
@@ -22,6 +23,7 @@ class Store:
         self.keys = Keys(connection, outbox)
         self.endpoints = Endpoints(connection)
         self.logs = Logs(connection)
+        self.rollups = Rollups(connection)
         self.idempotency = Idempotency(connection)
         self.upkeep = Upkeep(connection)
 

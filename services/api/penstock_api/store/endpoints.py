@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from penstock_api.domain.endpoints import Endpoint, Filter, StoredEvent
-from penstock_api.domain.lifecycle import EndpointStatus, ReplicaStatus
+from penstock_api.domain.lifecycle import EndpointStatus, ReplicaStatus, Scaling
 from penstock_api.domain.timeline import Entry
 from penstock_common.contracts.endpoint import EndpointSpec, PinnedSource
 from penstock_common.delivery.outbox import Connection
@@ -12,13 +14,16 @@ from penstock_common.delivery.outbox import Connection
 STREAMS_CHANNEL = "api_streams"
 """NOTIFY channel that wakes event and log streams; the payload says which (`events:ep_…`)."""
 
-_STATUS = "state, wanted, version, reason, position, estimated_start_at, started_at, log_tail"
+_STATUS = (
+    "e.state, e.wanted, e.version, e.reason, e.position, e.estimated_start_at, e.started_at, e.log_tail, e.idle_since,"
+    " e.desired_replicas, e.scaled_version, e.scalings"
+)
 _ENDPOINT = (
     "select e.id, e.organization_id, e.workspace_id, w.slug as workspace, e.slug, e.spec, e.source, e.request_version,"
-    " e.state, e.wanted, e.version, e.reason, e.position, e.estimated_start_at, e.started_at, e.log_tail,"
-    " e.created_at, e.updated_at from endpoints e join workspaces w on w.id = e.workspace_id"
+    f" {_STATUS}, e.created_at, e.updated_at from endpoints e join workspaces w on w.id = e.workspace_id"
 )
 _REPLICA = "id, endpoint_id, host_id, generation, version, phase, detail, gpu_uuids, scheduled_at, ready_at, ended_at"
+_SCALINGS = TypeAdapter(tuple[Scaling, ...])
 
 
 class Endpoints:
@@ -95,9 +100,9 @@ class Endpoints:
     async def status_to_change(self, identifier: str) -> EndpointStatus | None:
         """What is known of an endpoint, for this transaction alone."""
         row = await self._connection.fetchrow(
-            f"select {_STATUS} from endpoints where id = $1 for no key update", identifier
+            f"select {_STATUS} from endpoints e where id = $1 for no key update", identifier
         )
-        return None if row is None else EndpointStatus(**row)
+        return None if row is None else _status(row)
 
     async def exists(self, identifier: str) -> bool:
         found: bool = await self._connection.fetchval("select exists (select from endpoints where id = $1)", identifier)
@@ -106,7 +111,8 @@ class Endpoints:
     async def save_status(self, identifier: str, status: EndpointStatus) -> None:
         await self._connection.execute(
             "update endpoints set state = $2, wanted = $3, version = $4, reason = $5, position = $6,"
-            " estimated_start_at = $7, started_at = $8, log_tail = $9, updated_at = clock_timestamp() where id = $1",
+            " estimated_start_at = $7, started_at = $8, log_tail = $9, idle_since = $10, desired_replicas = $11,"
+            " scaled_version = $12, scalings = $13, updated_at = clock_timestamp() where id = $1",
             identifier,
             status.state,
             status.wanted,
@@ -116,6 +122,10 @@ class Endpoints:
             status.estimated_start_at,
             status.started_at,
             status.log_tail,
+            status.idle_since,
+            status.desired_replicas,
+            status.scaled_version,
+            _SCALINGS.dump_json(status.scalings).decode(),
         )
 
     async def save_request(self, identifier: str, status: EndpointStatus, request_version: int) -> None:
@@ -169,6 +179,13 @@ class Endpoints:
         )
         return [_replica(row) for row in rows]
 
+    async def ready_replicas(self, endpoint_id: str, *, but: str) -> int:
+        """How many of its replicas are ready, one left out."""
+        count: int = await self._connection.fetchval(
+            "select count(*) from replicas where endpoint_id = $1 and phase = 'ready' and id <> $2", endpoint_id, but
+        )
+        return count
+
     async def save_replica(self, replica: ReplicaStatus) -> None:
         await self._connection.execute(
             f"insert into replicas ({_REPLICA}) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
@@ -195,22 +212,18 @@ def _endpoint(row: Any) -> Endpoint:
         workspace_id=row["workspace_id"],
         workspace=row["workspace"],
         slug=row["slug"],
-        spec=EndpointSpec.model_validate_json(row["spec"]),
-        source=PinnedSource.model_validate_json(row["source"]),
+        spec=EndpointSpec.model_validate_json(row["spec"], extra="ignore"),
+        source=PinnedSource.model_validate_json(row["source"], extra="ignore"),
         request_version=row["request_version"],
-        status=EndpointStatus(
-            state=row["state"],
-            wanted=row["wanted"],
-            version=row["version"],
-            reason=row["reason"],
-            position=row["position"],
-            estimated_start_at=row["estimated_start_at"],
-            started_at=row["started_at"],
-            log_tail=row["log_tail"],
-        ),
+        status=_status(row),
         created_at=row["created_at"],
         updated_at=row["updated_at"],
     )
+
+
+def _status(row: Any) -> EndpointStatus:
+    columns = {name.partition(".")[2]: row[name.partition(".")[2]] for name in _STATUS.split(", ")}
+    return EndpointStatus(**{**columns, "scalings": _SCALINGS.validate_json(row["scalings"])})
 
 
 def _replica(row: Any) -> ReplicaStatus:

@@ -5,6 +5,7 @@ from datetime import timedelta
 from penstock_common.delivery.outbox import Connection
 
 _ROWS_MAX = 10_000
+_ENDPOINTS_MAX = 20
 _TERMINATED_LOGS_KEPT = timedelta(hours=1)
 """An endpoint's logs go with it; its user has this long to read how it ended."""
 
@@ -62,6 +63,21 @@ class Upkeep:
             " where k.endpoint_id = crowded.endpoint_id order by id desc offset $1 limit 1)",
             events_per_endpoint,
         )
+
+    async def drop_terminated(self, kept_days: int) -> int:
+        """Some endpoints that were terminated so long ago, with all that is kept of them but log lines, which
+        go before: their bill is no part of this."""
+        rows = await self._connection.fetch(
+            "select id from endpoints e where state = 'terminated' and updated_at < clock_timestamp() - $1::interval"
+            " and not exists (select from log_lines l where l.endpoint_id = e.id)"
+            " order by updated_at limit $2 for update skip locked",
+            timedelta(days=kept_days),
+            _ENDPOINTS_MAX,
+        )
+        ids = [row["id"] for row in rows]
+        for table in ("endpoint_events", "replicas", "rollups", "log_counts"):
+            await self._delete(f"delete from {table} where endpoint_id = any($1::text[])", ids)
+        return await self._delete("delete from endpoints where id = any($1::text[])", ids)
 
     async def drop_ended_replicas(self, kept_days: int) -> int:
         return await self._delete(

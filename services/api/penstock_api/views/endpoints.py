@@ -40,6 +40,15 @@ class Replica(View):
     ready_at: datetime | None = maybe_moment("When it became ready; it costs from then on.")
 
 
+class ScalingDecision(View):
+    """A change of the number of replicas that the platform aims for."""
+
+    at: datetime = moment("When it was decided.")
+    desired_replicas: int = Field(description="Replicas that it aims for from then on.", examples=[3])
+    ready_replicas: int = Field(description="Replicas that were ready then.", examples=[1])
+    reason: str = Field(description="Why, or what has no room for more.", examples=["8 requests wait for 1 replica"])
+
+
 class Endpoint(View):
     """A model behind a URL."""
 
@@ -61,12 +70,23 @@ class Endpoint(View):
         description="The same by host name.", examples=["http://new-inference-endpoint.default.localhost:8080"]
     )
     price_micros_per_hour: int | None = Field(
-        description="What its replicas cost an hour while they are ready, in millionths of the currency; "
-        "null while prices are not known.",
+        description="What it costs an hour while it runs at its least size (min_replicas, or one replica if that is "
+        "0), in millionths of the currency; null while prices are not known.",
         examples=[450000],
     )
     currency: str | None = Field(description="Currency of the price.", examples=["USD"])
     replicas: list[Replica] = Field(description="Replicas that have not ended.")
+    ready_replicas: int = Field(description="How many of them are ready for requests.", examples=[1])
+    desired_replicas: int = Field(
+        description="How many the platform aims for now, from min_replicas to max_replicas of the scaling.",
+        examples=[2],
+    )
+    idle_since: datetime | None = maybe_moment(
+        "Since when it has no replicas because nobody calls it, while its state is idle: the next request wakes it."
+    )
+    scaling_decisions: list[ScalingDecision] = Field(
+        description="The last changes of the number of replicas, newest first."
+    )
     log_tail: str | None = Field(
         description="Last lines that the failed replica printed; null unless the state is failed.", examples=[None]
     )
@@ -96,7 +116,9 @@ class Forecast(View):
     position: int | None = Field(description="Place it would have in the queue; null if it starts now.")
     reason: str = Field(description="Why it would start now or wait.", examples=["1 × RTX 4090 is free."])
     price_micros_per_hour: int = Field(
-        description="What it would cost an hour while it runs, in millionths of the currency.", examples=[450000]
+        description="What it would cost an hour while it runs at its least size (min_replicas, or the first replica "
+        "if that is 0), in millionths of the currency.",
+        examples=[450000],
     )
     currency: str = Field(description="Currency of the price.", examples=["USD"])
     source: Source = Field(description="The source, pinned.")

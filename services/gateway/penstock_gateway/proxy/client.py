@@ -1,12 +1,14 @@
 """A connection of a client: reads requests one at a time, in order, and has them answered.
 
 Requests sent ahead (pipelining) stay unparsed until their turn, and beyond `held_bytes_max` unread.
+A body of up to that length arrives whole before its request asks for a replica, so that a slow client holds
+none; a longer one goes on as it comes.
 A client that closes its side is taken to have left, whether or not it could still read.
 """
 
 import asyncio
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from penstock_gateway.domain import (
     BODY_TIMEOUT,
@@ -20,10 +22,10 @@ from penstock_gateway.domain import (
 from penstock_gateway.proxy.admission import Address
 from penstock_gateway.proxy.deadlines import NEVER_S
 from penstock_gateway.proxy.exchange import Exchange, Stage
-from penstock_gateway.proxy.intake import ChunkedBody, SizedBody
+from penstock_gateway.proxy.intake import ChunkedBody, Pace, SizedBody
 from penstock_gateway.proxy.prepared import PreparedRequest
 from penstock_gateway.proxy.problems import ping_response, problem_response
-from penstock_gateway.proxy.request_head import RequestHead, parse_request_head
+from penstock_gateway.proxy.request_head import RequestHead, begins_no_head, parse_request_head
 from penstock_gateway.proxy.templates import HeadTemplate, worth_making
 from penstock_gateway.proxy.tracing import new_request_id
 from penstock_gateway.proxy.wire import ClientWire, Reading
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 EMPTY_LINES_MAX = 4
 _CLOSE = b"Connection: close\r\n\r\n"
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _HEAD, _BODY, _NOTHING, _TUNNEL, _DISCARD, _CLOSING = Reading
 
@@ -49,6 +52,7 @@ class ClientConnection(ClientWire):
         "_exchange",
         "_held",
         "_missed",
+        "_pace",
         "_peer",
         "_plane",
         "_prepared",
@@ -57,12 +61,15 @@ class ClientConnection(ClientWire):
         "_waits_to_write",
     )
 
+    exchange_type: ClassVar[type[Exchange]] = Exchange
+
     def __init__(self, plane: "DataPlane") -> None:
         super().__init__(plane.context)
         self._plane = plane
         self._directory = plane.directory
         self._held = b""
         self._body: SizedBody | ChunkedBody | None = None
+        self._pace = Pace(self._limits)
         self._awaiting_body: tuple[PreparedRequest | Refusal, bytes, bytes] | None = None
         self._exchange: Exchange | None = None
         self._prepared: PreparedRequest | None = None
@@ -172,7 +179,7 @@ class ClientConnection(ClientWire):
             self._refuse_connection(BadRequest("there are empty lines where a request should begin").refusal)
         elif len(data) > self._limits.head_bytes_max or end > self._limits.head_bytes_max:
             self._refuse_connection(HEAD_TOO_LARGE)
-        elif _begins_no_head(data):
+        elif begins_no_head(data):
             self._refuse_connection(BadRequest("the request is not valid HTTP").refusal)
         else:
             self._bring_forward(monotonic() + self._limits.head_timeout_s)
@@ -212,7 +219,7 @@ class ClientConnection(ClientWire):
     ) -> None:
         """Begin a request. `digits` is its Content-Length and `trace` its trace, each empty without one;
         `rest` follows its head."""
-        exchange = self._exchange = Exchange(self, head, new_request_id(), now_s)
+        exchange = self._exchange = self.exchange_type(self, head, new_request_id(), now_s)
         length = int(digits) if digits else 0
         if length > self._limits.body_bytes_max:
             exchange.refuse(BODY_TOO_LARGE)
@@ -226,10 +233,12 @@ class ClientConnection(ClientWire):
         elif head.chunked or length > len(rest):
             self._reading = _BODY
             self._body = ChunkedBody(self._limits.body_bytes_max) if head.chunked else SizedBody(length)
-            self._watch(now_s + self._limits.body_timeout_s)
-            if 0 < length <= self._limits.held_bytes_max and not head.expects_continue:
-                # Short and on its way: a slow client must not hold a replica while it sends.
+            self._watch(self._pace.begin(now_s))
+            if length <= self._limits.held_bytes_max and not (head.expects_continue and _refused(prepared)):
+                # Short, or perhaps so: a slow client must not hold a replica while it sends.
                 self._awaiting_body = (prepared, digits, trace)
+                if head.expects_continue:
+                    self.send(_CONTINUE)
                 self._take_body(rest)
                 return
             self._take_body(rest)
@@ -245,27 +254,35 @@ class ClientConnection(ClientWire):
             exchange.refuse(prepared)
         elif prepared.ping:
             self._ping(exchange)
+        elif prepared.deferred and self._plane.door is not None:
+            request = prepared.write(digits, trace, exchange.request_id)
+            self._plane.door.take(exchange, prepared.endpoint, request, prepared.place.key_id)
         else:
             exchange.plain = prepared.plain
-            prepared.endpoint.admit(exchange, prepared.write(digits, trace, exchange.request_id))
+            request = prepared.write(digits, trace, exchange.request_id)
+            prepared.endpoint.admit(exchange, request, prepared.place)
 
     def _submit_awaited(self, exchange: Exchange) -> None:
-        """A short body is complete: its request begins now, under the routes and keys of now."""
-        if self._awaiting_body is None or self._address is None:
+        """A short body is complete, or has proved long: its request begins now, under the routes and keys of now."""
+        if self._awaiting_body is None:
             return
         (prepared, digits, trace), self._awaiting_body = self._awaiting_body, None
         exchange.arrived_s = now_s = monotonic()
-        if isinstance(prepared, PreparedRequest) and not (
-            prepared.generation == self._directory.generation and now_s < prepared.until_s
+        if (
+            self._address is not None
+            and isinstance(prepared, PreparedRequest)
+            and not (prepared.generation == self._directory.generation and now_s < prepared.until_s)
         ):
             prepared = self._plane.admission.prepare(exchange.head, self._address, now_s)
+        if exchange.head.expects_continue and isinstance(prepared, PreparedRequest):
+            prepared = prepared.with_expectation_met()
         self._submit(exchange, prepared, digits, trace)
 
     def _take_body(self, data: bytes) -> None:
         exchange, body = self._exchange, self._body
         if exchange is None or body is None:
             return
-        self.deadline_s = monotonic() + self._limits.body_timeout_s
+        self.deadline_s = self._pace.arrived(len(data), monotonic())
         try:
             data, done, rest = body.feed(data)
         except BadRequest as bad:
@@ -277,7 +294,7 @@ class ClientConnection(ClientWire):
             self._held = rest
         exchange.body(data, done=done)
         self.update_reading()
-        if done:
+        if done or exchange.held_bytes > self._limits.held_bytes_max:
             self._submit_awaited(exchange)
 
     def update_reading(self) -> None:
@@ -293,8 +310,10 @@ class ClientConnection(ClientWire):
         blocked = blocked or held > self._limits.held_bytes_max
         if blocked is not self.reading_paused:
             self._set_reading(paused=blocked)
-            if not blocked and self._reading is _BODY:
-                self._watch(monotonic() + self._limits.body_timeout_s)
+            if self._reading is _BODY and blocked:
+                self._pace.pause(monotonic())
+            elif self._reading is _BODY:
+                self._watch(self._pace.resume(monotonic()))
 
     # --- answering ------------------------------------------------------------------------
 
@@ -394,10 +413,6 @@ def _with_body(exchange: Exchange) -> bool:
     return exchange.head.method != b"HEAD"
 
 
-def _begins_no_head(data: bytes) -> bool:
-    """Whether no head can begin with this: then there is no point in waiting for the rest."""
-    if data == b"\r":
-        return False
-    ends = data.count(b"\r\n")
-    returns = data.count(b"\r") - data.endswith(b"\r")
-    return not 65 <= data[0] <= 90 or data.count(b"\n") != ends or returns != ends
+def _refused(prepared: PreparedRequest | Refusal) -> bool:
+    """Whether it is clear without the body that no replica gets the request."""
+    return isinstance(prepared, Refusal) or prepared.endpoint.closed is not None

@@ -1,5 +1,6 @@
 """The endpoints and keys that the gateway knows, kept up to date by its watches."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from penstock_common.contracts.records import ApiKeyRecord, Route
@@ -15,8 +16,11 @@ if TYPE_CHECKING:
 class Directory:
     """Endpoints by id and by name. `loaded` once a whole snapshot was taken over, from disk or bucket."""
 
-    def __init__(self, context: "Context") -> None:
+    def __init__(self, context: "Context", *, make_endpoint: "Callable[[Context, Route], Endpoint]" = Endpoint) -> None:
         self.loaded = False
+        self.is_current: Callable[[], bool] = lambda: self.loaded
+        """Whether both buckets are known whole as they are now. While they are not, an endpoint or key that is
+        not here may still exist."""
         self.generation = 0
         """Counts the changes: what was worked out from an earlier one may no longer hold."""
         self.keys = KeyTable()
@@ -25,16 +29,20 @@ class Directory:
         self.removed = EndpointStats()
         """What endpoints counted that are no more, so that totals never fall."""
         self._context = context
+        self._make_endpoint = make_endpoint
 
     def put_route(self, route: Route) -> None:
         """Take over a route, unless a newer one of the same endpoint is known."""
         self.generation += 1
         endpoint = self.endpoints.get(route.endpoint_id)
         if endpoint is None:
-            endpoint = self.endpoints[route.endpoint_id] = Endpoint(self._context, route)
+            endpoint = self.endpoints[route.endpoint_id] = self._make_endpoint(self._context, route)
         elif route.version >= endpoint.route.version:
             endpoint.update(route)
+        else:
+            return
         self._name(endpoint)
+        self._context.on_route(endpoint)
 
     def remove_route(self, endpoint_id: str) -> None:
         self.generation += 1
@@ -49,6 +57,7 @@ class Directory:
             for other in self.endpoints.values():
                 if _name_of(other) == name:
                     self._name(other)
+        self._context.on_removed(endpoint)
 
     def put_key(self, record: ApiKeyRecord) -> None:
         self.generation += 1

@@ -2,9 +2,10 @@
 
 from enum import IntEnum
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from penstock_gateway.domain import Refusal
+from penstock_gateway.fairness import Place
 from penstock_gateway.proxy.request_head import RequestHead
 from penstock_gateway.stats import CLIENT_LEFT
 
@@ -28,11 +29,15 @@ class Stage(IntEnum):
 
 _NEW, _WAITING, _CONNECTING, _SENT, _TUNNEL, _DONE = Stage
 
+PIECES_MAX = 64
+"""A body that waits is joined when it is in so many pieces: each costs more than the byte it may hold."""
+
 
 class Exchange:
     """Holds a slot of `replica` while CONNECTING, SENT or TUNNEL, and a place in the queue while WAITING.
 
-    `request` is the head that the replica gets, `pending` what it has not got yet of the body.
+    `request` is the head that the replica gets, `pending` what it has not got yet of the body. `place` is
+    where it waits; an endpoint that was asked to admit it has set it.
     `request_done`: the whole request has arrived. `first_byte_s` is 0 until the answer began.
     """
 
@@ -46,6 +51,7 @@ class Exchange:
         "held_bytes",
         "keep_alive",
         "pending",
+        "place",
         "plain",
         "replica",
         "request",
@@ -55,6 +61,10 @@ class Exchange:
         "status",
         "upstream",
     )
+
+    place: Place
+    forwarded: ClassVar[bool] = False
+    """Whether it comes from another gateway, and so may not be forwarded again."""
 
     def __init__(self, client: "ClientConnection", head: RequestHead, request_id: bytes, now_s: float) -> None:
         self.client = client
@@ -107,6 +117,13 @@ class Exchange:
             self._endpoint.release(replica, None, monotonic(), answered=False)
             self._endpoint.readmit(self)
 
+    def come_back(self) -> None:
+        """Another gateway did not begin with it, and no part of it is lost: it is to be placed again."""
+        self.stage = _NEW
+        self.upstream = None
+        self.replica = None
+        self._endpoint.readmit(self)
+
     def body(self, data: bytes, *, done: bool) -> None:
         """More of the request body, framed as the replica gets it; `done` with the last of it."""
         if done:
@@ -118,6 +135,8 @@ class Exchange:
         else:
             self.pending.append(data)
             self.held_bytes += len(data)
+            if len(self.pending) > PIECES_MAX:
+                self.pending = [b"".join(self.pending)]
 
     def repeat(self) -> None:
         """Send the request again on a fresh connection: the kept one was closed under it."""

@@ -3,6 +3,7 @@
 from penstock_gateway.domain import BODY_TOO_LARGE, BadRequest
 from penstock_gateway.proxy.bodies import BadChunk, ChunkedDecoder, encode_chunks, last_chunk
 from penstock_gateway.proxy.fields import passing_trailers
+from penstock_gateway.settings import GatewaySettings
 
 
 class SizedBody:
@@ -45,3 +46,34 @@ class ChunkedBody:
         if decoder.done:
             framed += last_chunk(passing_trailers(decoder.trailers))
         return framed, decoder.done, rest
+
+
+class Pace:
+    """How slowly a body may arrive: no silence longer than `body_timeout_s`, and once that long has passed, on
+    average at least `body_bytes_per_s_min`. Time in which the client was not read does not count."""
+
+    __slots__ = ("_due_s", "_limits", "_paused_s")
+
+    def __init__(self, limits: GatewaySettings) -> None:
+        self._limits = limits
+        self._due_s = 0.0
+        self._paused_s = 0.0
+
+    def begin(self, now_s: float) -> float:
+        """A body begins. This, `arrived` and `resume` return when more of it must have come."""
+        self._due_s = now_s + self._limits.body_timeout_s
+        return self._due_s
+
+    def arrived(self, count: int, now_s: float) -> float:
+        """So many bytes of it have come."""
+        self._due_s += count / self._limits.body_bytes_per_s_min
+        return min(now_s + self._limits.body_timeout_s, self._due_s)
+
+    def pause(self, now_s: float) -> None:
+        """The client is not read for now."""
+        self._paused_s = now_s
+
+    def resume(self, now_s: float) -> float:
+        """The client is read again."""
+        self._due_s += now_s - self._paused_s
+        return min(now_s + self._limits.body_timeout_s, self._due_s)

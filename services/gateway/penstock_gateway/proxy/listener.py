@@ -8,6 +8,7 @@ connections to the other socket (a one-line filter), takes those that are alread
 import asyncio
 import ctypes
 import socket
+import ssl
 import struct
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,11 +25,24 @@ ignores the answer."""
 
 
 class Listener:
-    """Listens on every address that a host name stands for."""
+    """Listens on every address that a host name stands for; with `tls`, over TLS, where the handshake may take
+    `handshake_timeout_s`. Others may listen on the same port while it is `shared`."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, make_protocol: Callable[[], asyncio.Protocol]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        make_protocol: Callable[[], asyncio.Protocol],
+        *,
+        shared: bool = True,
+        tls: ssl.SSLContext | None = None,
+        handshake_timeout_s: float = 10.0,
+    ) -> None:
         self._loop = loop
         self._make_protocol = make_protocol
+        self._shared = shared
+        self._tls = tls
+        # A time for the handshake is an error without TLS.
+        self._handshake_timeout_s = handshake_timeout_s if tls is not None else None
         self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
 
@@ -36,12 +50,18 @@ class Listener:
         """Listen; returns the port. Raises OSError."""
         found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, _, _, _, address in dict.fromkeys(found):
-            listening = _bind(family, (address[0], port, *address[2:]))
+            listening = _bind(family, (address[0], port, *address[2:]), shared=self._shared)
             self._sockets.append(listening)
             port = listening.getsockname()[1]
         for listening in self._sockets:
             # The server gets a duplicate: closing it must not close what `close` still has to empty.
-            self._servers.append(await self._loop.create_server(self._make_protocol, sock=listening.dup()))
+            server = await self._loop.create_server(
+                self._make_protocol,
+                sock=listening.dup(),
+                ssl=self._tls,
+                ssl_handshake_timeout=self._handshake_timeout_s,
+            )
+            self._servers.append(server)
         return port
 
     async def close(self, *, handshake_s: float) -> None:
@@ -51,8 +71,7 @@ class Listener:
         await asyncio.sleep(handshake_s)
         for server in self._servers:
             server.close()
-        for listening in self._sockets:
-            await self._empty(listening)
+        await asyncio.gather(*(self._empty(listening) for listening in self._sockets))
         self._servers.clear()
         self._sockets.clear()
 
@@ -62,19 +81,24 @@ class Listener:
             while True:
                 accepted.append(listening.accept()[0])
         listening.close()
-        for connection in accepted:
-            connection.setblocking(False)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            with suppress(OSError):
-                await self._loop.connect_accepted_socket(self._make_protocol, connection)
+        # Side by side: with TLS each is ready only when its client has shaken hands.
+        await asyncio.gather(*(self._adopt(connection) for connection in accepted))
+
+    async def _adopt(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with suppress(OSError):
+            await self._loop.connect_accepted_socket(
+                self._make_protocol, connection, ssl=self._tls, ssl_handshake_timeout=self._handshake_timeout_s
+            )
 
 
-def _bind(family: int, address: tuple[object, ...]) -> socket.socket:
+def _bind(family: int, address: tuple[object, ...], *, shared: bool) -> socket.socket:
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
         listening.setblocking(False)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
         if family == socket.AF_INET6:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listening.bind(address)

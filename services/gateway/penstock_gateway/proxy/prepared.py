@@ -3,14 +3,18 @@
 All of that holds again for the next request with an equal head, until a route or a key changes.
 """
 
+import copy
 from typing import TYPE_CHECKING
 
 from penstock_gateway.auth import bearer_key
+from penstock_gateway.fairness import Place
 from penstock_gateway.proxy import tracing
 from penstock_gateway.proxy.request_head import RequestHead
 
 if TYPE_CHECKING:
     from penstock_gateway.proxy.endpoint import Endpoint
+
+_EXPECT = b"Expect: 100-continue"
 
 
 def forwarding_lines(host: bytes, peer: bytes, scheme: bytes) -> bytes:
@@ -26,28 +30,35 @@ class PreparedRequest:
     """`write` gives the head for the replica. It stands for equal heads while the directory's
     generation is `generation` and the monotonic clock has not passed `until_s`.
 
-    `plain` requests are HTTP/1.1, kept alive, and not HEAD. `ping` is answered by the gateway. `trace`
-    is the client's, if it is to be continued.
+    `place` is where it waits, if it must. `plain` requests are HTTP/1.1, kept alive, and not HEAD. `ping` is
+    answered by the gateway; `deferred` ones are answered later, or ask about such. `trace` is the client's,
+    if it is to be continued.
     """
 
     __slots__ = (
         "_before",
+        "deferred",
         "endpoint",
         "generation",
         "head",
         "ping",
+        "place",
         "plain",
         "trace",
         "until_s",
     )
 
-    def __init__(self, head: RequestHead, endpoint: "Endpoint", *, generation: int, until_s: float) -> None:
+    def __init__(
+        self, head: RequestHead, endpoint: "Endpoint", place: Place, *, generation: int, until_s: float
+    ) -> None:
         self.head = head
         self.endpoint = endpoint
+        self.place = place
         self.generation = generation
         self.until_s = until_s
         self.plain = head.keep_alive and not head.http10 and head.method != b"HEAD"
         self.ping = False
+        self.deferred = False
         self.trace = (tracing.continued(head.traceparent) or b"") if head.traceparent else b""
         self._before = b""
 
@@ -66,7 +77,7 @@ class PreparedRequest:
         if head.chunked:
             lines.append(b"Transfer-Encoding: chunked")
         if head.expects_continue:
-            lines.append(b"Expect: 100-continue")
+            lines.append(_EXPECT)
         if head.upgrade is not None:
             lines.append(b"Connection: Upgrade\r\nUpgrade: " + head.upgrade)
         if self.trace and head.tracestate:
@@ -74,6 +85,12 @@ class PreparedRequest:
         if head.length >= 0:
             lines.append(b"Content-Length: ")
         self._before = b"\r\n".join(lines)
+
+    def with_expectation_met(self) -> "PreparedRequest":
+        """The same request once the gateway has said 100 Continue itself: the replica is not asked again."""
+        met = copy.copy(self)
+        met._before = self._before.replace(b"\r\n" + _EXPECT, b"", 1)
+        return met
 
     def write(self, digits: bytes, trace: bytes, request_id: bytes) -> bytes:
         """The head for the replica. `digits` is the value of Content-Length and `trace` the trace to

@@ -31,18 +31,16 @@ _date = _Date()
 
 def problem_response(refusal: Refusal, *, ending: bytes, with_body: bool) -> bytes:
     """A refusal as problem+json (RFC 9457). `ending` holds further lines, and the empty line."""
-    body = json.dumps(
-        {
-            "type": f"urn:penstock:problem:{refusal.code}",
-            "title": HTTPStatus(refusal.status).phrase,
-            "status": refusal.status,
-            "detail": refusal.detail,
-            "code": refusal.code,
-            "errors": [],
-            **refusal.members,
-        },
-        ensure_ascii=False,
-    ).encode()
+    problem = {
+        "type": f"urn:penstock:problem:{refusal.code}",
+        "title": HTTPStatus(refusal.status).phrase,
+        "status": refusal.status,
+        "detail": refusal.detail,
+        "code": refusal.code,
+        "errors": [],
+        **refusal.members,
+    }
+    body = refusal.body or json.dumps(problem, ensure_ascii=False).encode()
     fields = [f"{name}: {value}\r\n".encode() for name, value in refusal.headers]
     if refusal.retry_after_s is not None:
         fields.append(b"Retry-After: %d\r\n" % refusal.retry_after_s)

@@ -74,13 +74,14 @@ class Replica(ReplicaSlots):
         """Open a connection and send `exchange` on it."""
         self._context.spawn(self._connect(exchange))
 
+    def _make_connection(self) -> UpstreamConnection:
+        return UpstreamConnection(self._context, self)
+
     async def _connect(self, exchange: "Exchange") -> None:
         loop = self._context.loop
         try:
             async with asyncio.timeout(self._context.limits.connect_timeout_s):
-                _, upstream = await loop.create_connection(
-                    lambda: UpstreamConnection(self._context, self), self._host, self._port
-                )
+                _, upstream = await loop.create_connection(self._make_connection, self._host, self._port)
         except (OSError, UnicodeError) as error:  # TimeoutError is an OSError; the other comes of odd host names
             log.info(
                 "a replica does not accept connections",

@@ -35,6 +35,8 @@ class RequestHead:
         "keep_alive",
         "length",
         "method",
+        "prefer",
+        "priority",
         "target",
         "traceparent",
         "tracestate",
@@ -47,6 +49,7 @@ class RequestHead:
         self.target = target
         self.http10 = False
         self.host: bytes | None = None
+        self.prefer: bytes | None = None
         self.authorization: bytes | None = None
         self.fields: list[bytes] = []
         self.length = -1
@@ -56,6 +59,7 @@ class RequestHead:
         self.upgrade: bytes | None = None
         self.connection: bytes | None = None
         self.transfer_encoding: bytes | None = None
+        self.priority: bytes | None = None
         self.traceparent: bytes | None = None
         self.tracestate: list[bytes] | None = None
 
@@ -103,12 +107,20 @@ class RequestHead:
             )
         self.expects_continue = True
 
+    def _take_priority(self, value: bytes) -> None:
+        self.priority = value if self.priority is None else self.priority + b"," + value
+
     def _take_traceparent(self, value: bytes) -> None:
         # Sent twice it is void, as the specification asks.
         self.traceparent = value if self.traceparent is None else b""
 
     def _take_tracestate(self, value: bytes) -> None:
         self.tracestate = [*(self.tracestate or []), value]
+
+    def _take_prefer(self, value: bytes) -> None:
+        self.prefer = value if self.prefer is None else self.prefer + b"," + value
+        # Other preferences are the model's.
+        self.fields.append(b"Prefer: " + value)
 
 
 _TAKERS = {
@@ -119,6 +131,8 @@ _TAKERS = {
     b"connection": RequestHead._take_connection,
     b"upgrade": RequestHead._take_upgrade,
     b"expect": RequestHead._take_expect,
+    b"x-penstock-priority": RequestHead._take_priority,
+    b"prefer": RequestHead._take_prefer,
     b"traceparent": RequestHead._take_traceparent,
     b"tracestate": RequestHead._take_tracestate,
 }
@@ -155,6 +169,15 @@ def parse_request_head(raw: bytes, limits: GatewaySettings) -> RequestHead:
     if head.upgrade is not None:
         _check_upgrade(head)
     return head
+
+
+def begins_no_head(data: bytes) -> bool:
+    """Whether no head can begin with this: then there is no point in waiting for the rest."""
+    if data == b"\r":
+        return False
+    ends = data.count(b"\r\n")
+    returns = data.count(b"\r") - data.endswith(b"\r")
+    return not 65 <= data[0] <= 90 or data.count(b"\n") != ends or returns != ends
 
 
 def _parse_line(line: bytes, method_read: bytes, limits: GatewaySettings) -> RequestHead:

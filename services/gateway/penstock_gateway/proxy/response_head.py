@@ -131,12 +131,16 @@ def status_line(status: int, reason: bytes) -> bytes:
 
 
 class PreparedAnswer:
-    """The head of a sized answer on a kept connection, ready to be written again for an equal head."""
+    """The head of a sized answer on a kept connection, ready to be written again for an equal head.
 
-    __slots__ = ("_before", "status", "template")
+    `is_json`: its body may hold a usage object.
+    """
 
-    def __init__(self, template: HeadTemplate, head: ResponseHead) -> None:
+    __slots__ = ("_before", "is_json", "status", "template")
+
+    def __init__(self, template: HeadTemplate, head: ResponseHead, *, is_json: bool) -> None:
         self.status = head.status
+        self.is_json = is_json
         self.template = template
         beginning = status_line(head.status, head.reason)
         if head.lines:
@@ -148,9 +152,9 @@ class PreparedAnswer:
         return b"".join((self._before, digits, b"\r\nX-Request-Id: ", request_id, b"\r\n\r\n", body))
 
 
-def prepare_answer(raw: bytes, head: ResponseHead) -> PreparedAnswer | None:
+def prepare_answer(raw: bytes, head: ResponseHead, *, is_json: bool) -> PreparedAnswer | None:
     """What can be reused for an equal head, or None for answers whose end says more than their length."""
     if not head.keep_alive or head.length < 0 or head.status in BODILESS or head.status < 200:
         return None
     template = HeadTemplate.of(raw, sized=True)
-    return None if template is None else PreparedAnswer(template, head)
+    return None if template is None else PreparedAnswer(template, head, is_json=is_json)

@@ -20,6 +20,7 @@ from penstock_gateway.domain import REPLICA_LOST, REPLICA_MALFORMED, REPLICA_TIM
 from penstock_gateway.proxy.bodies import BadChunk, ChunkedDecoder, encode_chunks, last_chunk
 from penstock_gateway.proxy.deadlines import NEVER_S
 from penstock_gateway.proxy.fields import passing_trailers
+from penstock_gateway.proxy.measuring import JSON, TAIL_BYTES, USAGE_KEY, Meter, Usage, measured_media, usage_in
 from penstock_gateway.proxy.response_head import (
     BODILESS,
     ResponseHead,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_OK = 200
 JOINED_BYTES_MAX = 16 * 1024
 """A body up to this long is copied behind its head: cheaper than a gathering write."""
 
@@ -67,6 +69,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_keep",
         "_left",
         "_limits",
+        "_meter",
         "_paused",
         "_phase",
         "_poll",
@@ -97,6 +100,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._buffer = b""
         self._left = 0
         self._decoder: ChunkedDecoder | None = None
+        self._meter: Meter | None = None
         self._rechunk = False
         self._keep = True
         self._heard = False
@@ -226,6 +230,8 @@ class UpstreamConnection(asyncio.Protocol):
         elif phase is _UNTIL_CLOSE and error is None:
             if self._rechunk:
                 exchange.client.send(last_chunk([]))
+            if self._meter is not None:
+                _count(exchange, self._meter.usage())
             exchange.complete(monotonic())
         elif phase is _TUNNEL:
             exchange.complete(monotonic())
@@ -284,6 +290,8 @@ class UpstreamConnection(asyncio.Protocol):
         exchange.status = prepared.status
         exchange.first_byte_s = now_s = monotonic()
         exchange.client.send(prepared.write(digits, exchange.request_id, body))
+        if prepared.is_json and body.find(USAGE_KEY, -TAIL_BYTES) >= 0:
+            _count(exchange, usage_in(body))
         self.exchange = None
         self.park(now_s)
         exchange.complete(now_s)
@@ -310,10 +318,13 @@ class UpstreamConnection(asyncio.Protocol):
             if head.status == 101:
                 self._switch(exchange, head, rest)
                 return
-            exchange.interim(head.status, _interim(head))
+            self._pass_interim(exchange, head)
             if not rest:
                 return
             data = rest
+
+    def _pass_interim(self, exchange: "Exchange", head: ResponseHead) -> None:
+        exchange.interim(head.status, _interim(head))
 
     def _answer(self, exchange: "Exchange", raw: bytes, head: ResponseHead, rest: bytes) -> None:
         request = exchange.head
@@ -336,27 +347,44 @@ class UpstreamConnection(asyncio.Protocol):
             sized = False
         if not sized and not request.http10:
             self._rechunk = True
+        media = measured_media(raw) if head.status == _OK and request.method != b"HEAD" else b""
+        self._meter = Meter(media) if media else None
         payload, done, rest = self._read_body(rest)
         ending = exchange.begin_answer(head.status, sized=sized)
         if exchange.plain:
             replica = self.replica
-            replica.answer = prepare_answer(raw, head) if worth_making(replica.missed) else None
+            replica.answer = prepare_answer(raw, head, is_json=media == JSON) if worth_making(replica.missed) else None
             replica.missed += 1
         self._relay(exchange, write_response_head(head, ending) + payload, done, rest)
 
     def _read_body(self, data: bytes) -> tuple[bytes, bool, bytes]:
         """What to pass on of `data`, whether the body is complete, and what follows it."""
+        if self._phase is _CHUNKED:
+            return self._read_chunks(data)
+        done, rest = False, b""
         if self._phase is _SIZED:
             left = self._left
-            if len(data) <= left:
-                self._left = left - len(data)
-                return data, self._left == 0, b""
-            self._left = 0
-            return data[:left], True, data[left:]
-        if self._phase is _UNTIL_CLOSE:
-            return (encode_chunks([data]) if self._rechunk else data), False, b""
+            if len(data) > left:
+                data, rest = data[:left], data[left:]
+            self._left = left = left - len(data)
+            done = left == 0
+        meter = self._meter
+        if meter is not None:
+            meter.take((data,))
+            if meter.waits:
+                self._await_event(meter)
+        if self._rechunk:
+            data = encode_chunks([data])
+        return data, done, rest
+
+    def _read_chunks(self, data: bytes) -> tuple[bytes, bool, bytes]:
         decoder = cast("ChunkedDecoder", self._decoder)
         pieces, rest = decoder.feed(data)
+        meter = self._meter
+        if meter is not None:
+            meter.take(pieces)
+            if meter.waits:
+                self._await_event(meter)
         if not self._rechunk:
             return b"".join(pieces), decoder.done, rest
         payload = encode_chunks(pieces)
@@ -364,11 +392,18 @@ class UpstreamConnection(asyncio.Protocol):
             payload += last_chunk(passing_trailers(decoder.trailers))
         return payload, decoder.done, rest
 
+    def _await_event(self, meter: Meter) -> None:
+        exchange = self.exchange
+        if meter.begun() and exchange is not None and exchange.endpoint is not None:
+            exchange.endpoint.stats.first_token.record(int((monotonic() - exchange.arrived_s) * 1e6))
+
     def _relay(self, exchange: "Exchange", payload: bytes, done: bool, rest: bytes) -> None:
         if payload:
             exchange.client.send(payload)
         if not done:
             return
+        if self._meter is not None:
+            _count(exchange, self._meter.usage())
         self.exchange = None
         now_s = monotonic()
         if self._keep and exchange.request_done and not rest:
@@ -390,6 +425,13 @@ class UpstreamConnection(asyncio.Protocol):
     def _watch(self, at_s: float) -> None:
         self.deadline_s = at_s
         self._context.deadlines.watch(self, at_s)
+
+
+def _count(exchange: "Exchange", usage: Usage | None) -> None:
+    """Add what an answer said of its tokens."""
+    if usage is not None and exchange.endpoint is not None:
+        exchange.endpoint.stats.prompt_tokens += usage.prompt_tokens
+        exchange.endpoint.stats.completion_tokens += usage.completion_tokens
 
 
 def _interim(head: ResponseHead, ending: bytes = b"\r\n") -> bytes:

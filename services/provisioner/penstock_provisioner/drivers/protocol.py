@@ -1,6 +1,6 @@
 """What the reconciler asks of a driver, whatever a replica is made of."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -8,8 +8,8 @@ from penstock_common.contracts.events import EndCause
 from penstock_common.contracts.records import Assignment
 from penstock_provisioner.domain import Exit, Instance
 
-Progress = Callable[[Literal["fetching", "installing"], str], None]
-"""Told when a phase of preparing begins, with a detail for people."""
+Progress = Callable[[Literal["fetching", "installing"], str], Awaitable[None]]
+"""Told when a phase of preparing begins, with a detail for people; waited for before it begins."""
 
 
 class PrepareFailed(Exception):

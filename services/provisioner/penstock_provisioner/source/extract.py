@@ -1,6 +1,7 @@
 """Writing a commit's files from git's object store, exactly as they were committed."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from typing import IO
 
 from penstock_provisioner.source.problems import URI, SourceProblem
 from penstock_provisioner.source.tree import EXECUTABLE, LINK, SUBMODULE, Entry, check_links
+from penstock_provisioner.threads import in_thread, settled
 
 _CHUNK_BYTES = 256 * 1024
 _FILE_MODE = 0o444
@@ -26,17 +28,21 @@ async def extract(
     repository is damaged, or it takes too long.
     """
     process = _open_objects(repository, env)
-    with process:
-        writing = asyncio.create_task(asyncio.to_thread(_write_all, list(entries), process, target))
+    writing = asyncio.create_task(asyncio.to_thread(_write_all, list(entries), process, target))
+    try:
+        async with asyncio.timeout(timeout_s):
+            await asyncio.shield(writing)
+    except TimeoutError:
+        raise SourceProblem(
+            URI, f"unpacking the repository takes longer than {timeout_s:g} s: use a smaller one"
+        ) from None
+    finally:
+        # Without git the thread comes to its end at once; nobody else may touch the folder before.
+        process.kill()
         try:
-            async with asyncio.timeout(timeout_s):
-                await asyncio.shield(writing)
-        except TimeoutError:
-            raise SourceProblem(URI, f"unpacking the repository takes longer than {timeout_s:g} s") from None
+            await settled(writing)
         finally:
-            # Without git the thread comes to its end at once; nobody else may touch the folder before.
-            process.kill()
-            await asyncio.gather(writing, return_exceptions=True)
+            await in_thread(_close, process)
 
 
 def _open_objects(repository: Path, env: Mapping[str, str]) -> "subprocess.Popen[bytes]":
@@ -49,6 +55,13 @@ def _open_objects(repository: Path, env: Mapping[str, str]) -> "subprocess.Popen
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+
+
+def _close(process: "subprocess.Popen[bytes]") -> None:
+    """Leave neither pipes nor a dead child behind."""
+    # What was meant for a git that has gone is still in the pipe's buffer.
+    with contextlib.suppress(BrokenPipeError), process:
+        pass
 
 
 def copy_tree(source: Path, target: Path) -> None:

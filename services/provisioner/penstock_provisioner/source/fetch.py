@@ -52,6 +52,8 @@ class Sources:
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._in_use: Counter[str] = Counter()
         self._slots = asyncio.Semaphore(limits.parallel)
+        self._copying = asyncio.Semaphore(limits.parallel)
+        self._evicting = asyncio.Lock()
         directory.mkdir(parents=True, exist_ok=True)
         for unfinished in directory.glob(".*"):
             remove_tree(unfinished)
@@ -63,7 +65,7 @@ class Sources:
         refs = await self._git.refs(target)
         if not refs:
             raise SourceProblem(URI, "the repository is empty: commit the model's code to it and push")
-        return _resolve(source.ref, refs)
+        return await in_thread(_resolve, source.ref, refs)
 
     @asynccontextmanager
     async def tree(self, uri: str, ref: str, commit: str) -> AsyncIterator[Path]:
@@ -86,7 +88,7 @@ class Sources:
 
     async def copy(self, uri: str, ref: str, commit: str, target: Path) -> None:
         """Put a writable copy of one commit's files at `target`, in place of what is there."""
-        async with self.tree(uri, ref, commit) as tree:
+        async with self.tree(uri, ref, commit) as tree, self._copying:
             await in_thread(remove_tree, target)
             await in_thread(copy_tree, tree, target)
 
@@ -115,7 +117,7 @@ class Sources:
         finally:
             await in_thread(remove_tree, unfinished)
         try:
-            await in_thread(self._evict)
+            await self._evict()
         except OSError as error:
             log.warning("the cache of sources cannot be tidied", extra={"error": repr(error)})
 
@@ -124,7 +126,7 @@ class Sources:
             # Servers of the older protocol hand out only what a name points to.
             check_ref(ref)
             await self._git.fetch(target, repository, ref)
-        if tree_bytes(repository) > self._limits.bytes_max:
+        if await in_thread(tree_bytes, repository) > self._limits.bytes_max:
             raise too_big(self._limits.bytes_max)
         try:
             kind = await self._git.read(repository, ["cat-file", "-t", commit])
@@ -137,28 +139,41 @@ class Sources:
 
     async def _extract(self, repository: Path, commit: str, target: Path) -> int:
         listing = await self._git.read(repository, ["ls-tree", "-r", "-z", "-l", "--full-tree", commit])
-        entries = parse_listing(listing)
-        check_entries(entries, files_max=self._limits.files_max, bytes_max=self._limits.bytes_max)
+        entries = await in_thread(parse_listing, listing)
+        await in_thread(check_entries, entries, files_max=self._limits.files_max, bytes_max=self._limits.bytes_max)
         await extract(entries, repository, target, env=self._git.environment(), timeout_s=self._limits.timeout_s)
         return sum(entry.size for entry in entries)
 
-    def _evict(self) -> None:
+    async def _evict(self) -> None:
         """Remove what was used longest ago, until the rest fits; never what is in use."""
-        entries = sorted(
-            (entry for entry in self._directory.iterdir() if not entry.name.startswith(".")),
-            key=lambda entry: entry.stat().st_mtime,
-        )
-        sizes = {entry: json.loads((entry / "source.json").read_text())["bytes"] for entry in entries}
-        excess = sum(sizes.values()) - self._limits.cache_bytes_max
-        for entry in entries:
-            if excess <= 0:
-                return
-            if entry.name not in self._in_use:
-                # Renamed first, so that a half-removed tree is never taken for a whole one.
-                doomed = entry.with_name(f".{entry.name}")
-                entry.rename(doomed)
-                remove_tree(doomed)
-                excess -= sizes[entry]
+        async with self._evicting:
+            sizes = await in_thread(_sizes, self._directory)
+            # From here to the last renaming nothing else has a turn, so nobody can begin to use one of them; and
+            # a half-removed tree is never taken for a whole one.
+            excess = sum(size or 0 for size in sizes.values()) - self._limits.cache_bytes_max
+            doomed = []
+            for entry, size in sizes.items():
+                if entry.name not in self._in_use and (excess > 0 or size is None):
+                    doomed.append(entry.rename(entry.with_name(f".{entry.name}.{secrets.token_hex(4)}")))
+                    excess -= size or 0
+        for path in doomed:
+            await in_thread(remove_tree, path)
+
+
+def _sizes(directory: Path) -> dict[Path, int | None]:
+    """Bytes of every complete entry, the one used longest ago first; None for one that a power cut has damaged."""
+    entries = sorted(
+        (entry for entry in directory.iterdir() if not entry.name.startswith(".")),
+        key=lambda entry: entry.stat().st_mtime,
+    )
+    return {entry: _size(entry) for entry in entries}
+
+
+def _size(entry: Path) -> int | None:
+    try:
+        return int(json.loads((entry / "source.json").read_text())["bytes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _resolve(ref: str, refs: dict[str, str]) -> str:

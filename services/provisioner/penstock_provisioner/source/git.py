@@ -98,8 +98,7 @@ class Git:
         )
         if completed.code != 0:
             raise explained(target, completed.stderr)
-        lines = completed.stdout.decode(errors="replace").splitlines()
-        return {name: oid for oid, _, name in (line.partition("\t") for line in lines)}
+        return await in_thread(_parsed_refs, completed.stdout)
 
     async def fetch(self, target: Target, repository: Path, wanted: str) -> bool:
         """Fetch one commit (or ref) without its history into a new bare `repository`; whether it was there.
@@ -183,6 +182,11 @@ class Git:
 
     def _config(self, kind: str) -> Path:
         return self._directory / f"{kind}.gitconfig"
+
+
+def _parsed_refs(listing: bytes) -> dict[str, str]:
+    lines = listing.decode(errors="replace").splitlines()
+    return {name: oid for oid, _, name in (line.partition("\t") for line in lines)}
 
 
 def too_big(bytes_max: int) -> SourceProblem:

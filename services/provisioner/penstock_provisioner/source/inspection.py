@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from penstock_common.contracts.endpoint import GitSource, PinnedSource, RouteSpec
@@ -12,7 +12,7 @@ from penstock_common.contracts.questions import FieldProblem, SourceInspection
 from penstock_provisioner.helpers import HelperFailed, Helpers
 from penstock_provisioner.source import module_facts
 from penstock_provisioner.source.fetch import Sources
-from penstock_provisioner.source.problems import URI, SourceProblem
+from penstock_provisioner.source.problems import SourceProblem
 from penstock_provisioner.source.requirements import FILE_BYTES_MAX, read_requirements
 from penstock_provisioner.source.resolving import Resolver
 from penstock_provisioner.source.routes import Module, check_route, file_of, file_problem, module_from_facts
@@ -49,19 +49,10 @@ class Inspector:
         return SourceInspection(source=pinned)
 
     async def _route_problems(self, tree: Path, routes: Sequence[RouteSpec]) -> tuple[FieldProblem, ...]:
-        files, empty_folders = await in_thread(_listing, tree)
-        problems: list[FieldProblem] = []
-        to_parse: dict[int, RouteSpec] = {}
-        for number, route in enumerate(routes):
-            sentence = file_problem(route, files, empty_folders)
-            if sentence is None:
-                to_parse[number] = route
-            else:
-                problems.append(FieldProblem(field=f"routes.{number}.file", message=sentence))
+        problems = await in_thread(_file_problems, tree, routes)
+        to_parse = {number: route for number, route in enumerate(routes) if number not in problems}
         modules = await self._parse(tree, sorted({file_of(route) for route in to_parse.values()}))
-        for number, route in to_parse.items():
-            problems += check_route(number, route, modules[file_of(route)])
-        return tuple(problems)
+        return (*problems.values(), *await in_thread(_checked, to_parse, modules))
 
     async def _parse(self, tree: Path, files: Sequence[str]) -> dict[str, Module]:
         """What each file defines, found by a process that may crash without harm."""
@@ -84,17 +75,38 @@ class Inspector:
             if len(files) > 1:
                 return {file: module for one in files for file, module in (await self._parse(tree, [one])).items()}
             return {files[0]: Module({}, error="it is too deeply nested or too large to be parsed")}
-        return {file: module_from_facts(facts) for file, facts in json.loads(completed.stdout).items()}
+        return await in_thread(_modules, completed.stdout)
 
     async def _requirements(self, tree: Path) -> str | tuple[FieldProblem, ...]:
         """Exact versions, or everything that is wrong with the requirements."""
         found = await in_thread(read_requirements, lambda path: _content(tree / path))
-        if found.problems:
-            return tuple(FieldProblem(field=URI, message=sentence) for sentence in found.problems)
         try:
-            return await self._resolver.resolve(found)
+            pins = await self._resolver.resolve(found)
         except SourceProblem as problem:
-            return (problem.as_field_problem(),)
+            # Also with lines that are wrong in themselves: whoever mends those should not come back for this.
+            return (*found.problems, problem.as_field_problem())
+        return tuple(found.problems) or pins
+
+
+def _file_problems(tree: Path, routes: Sequence[RouteSpec]) -> dict[int, FieldProblem]:
+    """What is wrong with the files of routes, by the route's number."""
+    files, empty_folders = _listing(tree)
+    found = ((number, file_problem(route, files, empty_folders)) for number, route in enumerate(routes))
+    return {
+        number: FieldProblem(field=f"routes.{number}.file", message=sentence)
+        for number, sentence in found
+        if sentence is not None
+    }
+
+
+def _checked(routes: Mapping[int, RouteSpec], modules: Mapping[str, Module]) -> list[FieldProblem]:
+    return [
+        problem for number, route in routes.items() for problem in check_route(number, route, modules[file_of(route)])
+    ]
+
+
+def _modules(answer: bytes) -> dict[str, Module]:
+    return {file: module_from_facts(facts) for file, facts in json.loads(answer).items()}
 
 
 def _listing(tree: Path) -> tuple[set[str], set[str]]:

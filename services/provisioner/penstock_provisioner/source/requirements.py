@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from penstock_common.contracts.questions import FieldProblem
+
 REQUIREMENTS_FILE = "requirements.txt"
 FILE_BYTES_MAX = 1024 * 1024
 _FILES_MAX = 32
@@ -32,16 +34,16 @@ class Line:
 
     @property
     def place(self) -> str:
-        return f"{self.file} line {self.number}"
+        return place(self.file, self.number)
 
 
 @dataclass(slots=True)
 class Requirements:
-    """What was read: requirements, constraints, and a sentence for everything that cannot be used."""
+    """What was read: requirements, constraints, and a problem with its file and line for all that cannot be used."""
 
     lines: list[Line] = field(default_factory=list)
     constraints: list[Line] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+    problems: list[FieldProblem] = field(default_factory=list)
 
 
 class _Unusable(Exception):
@@ -56,6 +58,11 @@ def read_requirements(read_file: ReadFile) -> Requirements:
     return reader.found
 
 
+def place(file: str, number: int) -> str:
+    """How a line is named to its author."""
+    return f"{file} line {number}"
+
+
 class _Reader:
     def __init__(self, read_file: ReadFile) -> None:
         self.found = Requirements()
@@ -68,11 +75,11 @@ class _Reader:
         try:
             text = self._text(file)
         except _Unusable as problem:
-            self.found.problems.append(f"{file}: {problem}")
+            self._refuse(file, str(problem))
             return
         for number, line in _logical_lines(text):
             if len(self.found.lines) + len(self.found.constraints) + len(self.found.problems) >= _LINES_MAX:
-                self.found.problems.append(f"{file}: there are more than {_LINES_MAX} requirements: remove some")
+                self._refuse(file, f"there are more than {_LINES_MAX} requirements: remove some")
                 return
             try:
                 if line.startswith("-"):
@@ -80,7 +87,10 @@ class _Reader:
                 else:
                     into.append(Line(file, number, line, _package_name(line)))
             except _Unusable as problem:
-                self.found.problems.append(f"{file} line {number}: {problem}")
+                self._refuse(place(file, number), str(problem))
+
+    def _refuse(self, where: str, message: str) -> None:
+        self.found.problems.append(FieldProblem(field=where, message=message))
 
     def _text(self, file: str) -> str:
         if len(self._seen) > _FILES_MAX:

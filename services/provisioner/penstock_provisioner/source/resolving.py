@@ -15,9 +15,10 @@ import penstock_runtime
 from penstock_provisioner.files import remove_tree
 from penstock_provisioner.helpers import Completed, HelperFailed
 from penstock_provisioner.source.installed import installed_pins
-from penstock_provisioner.source.problems import URI, SourceProblem, listed
-from penstock_provisioner.source.requirements import Line, Requirements
+from penstock_provisioner.source.problems import SourceProblem, listed
+from penstock_provisioner.source.requirements import REQUIREMENTS_FILE, Line, Requirements
 from penstock_provisioner.source.uv import Uv, python, python_tag, reason
+from penstock_provisioner.threads import in_thread
 
 _CACHED_S = 3600.0
 _CACHED_MAX = 256
@@ -57,11 +58,12 @@ class Resolver:
     async def resolve(self, requirements: Requirements) -> str:
         """Exact `name==version` lines, sorted, for this host's Python, the runtime's own included.
 
-        Raises SourceProblem when no set of versions satisfies all, or the index cannot be reached.
+        Lines that could not be read have no say in it. Raises SourceProblem, with the first line at fault as
+        its field, when no set of versions satisfies all, or the index cannot be reached.
         """
         lines = _own_lines()
         if not requirements.lines:
-            pins = installed_pins(lines)
+            pins = await in_thread(installed_pins, lines)
             if pins is not None:
                 return pins
         wanted = [line.text for line in requirements.lines]
@@ -89,7 +91,9 @@ class Resolver:
             arguments += [] if self._allow_builds else ["--no-build"]
             completed = await self._uv.run(arguments, timeout_s=self._timeout_s, cwd=folder)
         except HelperFailed as failure:
-            raise SourceProblem(URI, f"resolving requirements.txt {failure}: pin more versions in it") from failure
+            raise SourceProblem(
+                REQUIREMENTS_FILE, f"resolving its versions {failure}: pin more of them in it"
+            ) from failure
         finally:
             remove_tree(folder)
         if completed.code != 0:
@@ -106,25 +110,28 @@ def _pins(output: str) -> str:
     lines = [line.strip() for line in output.splitlines() if line.strip() and not line.startswith(("#", "-"))]
     odd = [line for line in lines if not _PIN.fullmatch(line)]
     if odd:
-        raise SourceProblem(URI, f"requirements.txt leads to {listed(odd, 3)}, which is no version of the index")
+        message = f"it leads to {listed(odd, 3)}, which is no version of the index: name another package or version"
+        raise SourceProblem(REQUIREMENTS_FILE, message)
     return "".join(f"{line}\n" for line in sorted(lines))
 
 
 def _explained(completed: Completed, requirements: Requirements) -> SourceProblem:
     said = reason(completed)
     if _INDEX_AWAY.search(said) and "No solution found" not in said:
-        return SourceProblem(URI, f"the package index cannot be reached from this host: try again later ({said[:300]})")
+        message = f"the package index cannot be reached from this host: try again later ({said[:300]})"
+        return SourceProblem(REQUIREMENTS_FILE, message)
     said = said.removeprefix("No solution found when resolving dependencies").strip(" :")
     places = _places(said, requirements.lines)
-    where = f" ({places})" if places else ""
+    others = f" together with {listed(places[1:], 5)}" if len(places) > 1 else ""
     own = [line for line in _own_lines() if re.split(r"[<>=!~]", line)[0] in said and "you require" in said]
     mend = f"; Penstock itself needs {listed(own)}" if own else ""
     if "building source distributions is disabled" in said.lower() or "no usable wheels" in said.lower():
         mend += "; only packages with a wheel are installed: choose a version that has one"
-    return SourceProblem(URI, f"requirements.txt cannot be satisfied{where}: {said}{mend}")
+    where = places[0] if places else REQUIREMENTS_FILE
+    return SourceProblem(where, f"cannot be satisfied{others}: {said}{mend}")
 
 
-def _places(said: str, lines: Sequence[Line]) -> str:
+def _places(said: str, lines: Sequence[Line]) -> list[str]:
     """Where the packages that uv speaks of stand in the user's files."""
     words = {canonicalize_name(word) for word in re.findall(r"[A-Za-z0-9][A-Za-z0-9._-]*", said)}
-    return listed((line.place for line in lines if canonicalize_name(line.name) in words), 5)
+    return [line.place for line in lines if canonicalize_name(line.name) in words]

@@ -16,6 +16,7 @@ from penstock_provisioner.threads import in_thread
 log = logging.getLogger(__name__)
 
 _CLEAN_TIMEOUT_S = 120.0
+_COMPILE_WORKERS_MAX = 4
 
 _PASSED_ON = re.compile(
     r"UV_\w+|PIP_\w+|(https?|all|no)_proxy|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|"
@@ -50,9 +51,13 @@ class Uv:
         )
 
     async def compile_bytecode(self, environment: Path, *, timeout_s: float) -> bool:
-        """Compile what an environment holds, so that no replica has to; whether all of it compiled."""
+        """Compile what an environment holds, so that no replica has to; whether all of it compiled.
+
+        Nothing of it is run: by its own interpreter, a package's `.pth` files would be.
+        """
+        workers = str(min(_COMPILE_WORKERS_MAX, os.cpu_count() or 1))
         completed = await self._helpers.run(
-            [str(environment / "bin/python"), "-I", "-m", "compileall", "-q", str(environment / "lib")],
+            [python(), "-I", "-S", "-m", "compileall", "-qq", "-j", workers, str(environment / "lib")],
             cwd=self._directory,
             env={},
             timeout_s=timeout_s,

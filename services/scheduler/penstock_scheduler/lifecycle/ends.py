@@ -6,6 +6,7 @@ from datetime import datetime
 from penstock_common.contracts.events import (
     EndCause,
     EndpointFailed,
+    EndpointIdle,
     EndpointRunning,
     EndpointStarting,
     EndpointStopped,
@@ -60,6 +61,8 @@ def end_replica(
     )
     if story.endpoint.state in ("stopping", "terminating"):
         finish_if_empty(story)
+    elif story.endpoint.state in WANTED_STATES and replica.leaving:
+        sleep_if_empty(story, served=replica.ready_at is not None)
     elif story.endpoint.state in WANTED_STATES:
         happened = reasons.what_happened(cause, exit_code, detail)
         if cause in ONE_MACHINE_ENDS or cause == "stopped":
@@ -81,12 +84,31 @@ def finish_if_empty(story: Story) -> None:
         queue_again(story)
 
 
+def sleep_if_empty(story: Story, *, served: bool = False) -> None:
+    """Once nothing runs of an endpoint that aims for no replicas, it sleeps.
+
+    `served` says that the last replica did its work: then earlier crashes are not held against the next.
+    Otherwise they are, and so is the wait after them: sleeping between crashes does not hide them.
+    """
+    if story.live or story.endpoint.desired_replicas:
+        return
+    if served:
+        story.note(crash_streak=0, crashed_at=None, next_start_at=None)
+    story.note(idle_since=story.now, shortage="")
+    story.move(EndpointIdle, "idle", "it sleeps: a request wakes it")
+
+
 def queue_again(story: Story) -> None:
     """From stopped back into the queue, behind all who wait, with none of the past held against it."""
+    scaling = story.definition.spec.scaling
     story.note(
         state="queued",
         reason="",
         requested_at=story.now,
+        desired_replicas=max(1, scaling.min_replicas),
+        required_replicas=scaling.min_replicas,
+        shortage="",
+        idle_since=None,
         stopped_at=None,
         restart_wanted=False,
         crash_streak=0,
@@ -96,14 +118,30 @@ def queue_again(story: Story) -> None:
 
 
 def drain(story: Story) -> None:
-    """Tell every replica to stop: at once, or once its requests had time to finish if it is ready."""
+    """Tell every replica to stop."""
     for replica in story.live:
-        if replica.leaving:
-            continue
-        if replica.phase == "ready" and story.policy.drain:
-            story.keep(replace(replica, unassign_at=story.now + story.policy.drain))
-        else:
-            story.keep(replace(replica, unassign_at=story.now, unassigned_at=story.now))
+        if replica.draining or not replica.leaving:
+            let_go(story, replica)
+
+
+def let_go(story: Story, replica: Replica) -> None:
+    """Tell it to stop: at once, or if it is ready once what was on its way to it had time to finish."""
+    if replica.phase == "ready" and story.policy.drain:
+        story.keep(replace(replica, unassign_at=story.now + story.policy.drain, drain_version=None))
+    else:
+        story.keep(replace(replica, unassign_at=story.now, unassigned_at=story.now, drain_version=None))
+
+
+def show_running(story: Story) -> None:
+    """Tell how many of its replicas run, and what there is no room for."""
+    ready, desired = story.ready_count, story.endpoint.desired_replicas
+    if story.endpoint.shortage:
+        reason = reasons.short(ready, desired, story.endpoint.shortage)
+    elif not desired:
+        reason = "it sleeps once its last requests are done"
+    else:
+        reason = "" if ready == desired else f"{ready} of {desired} replicas are ready"
+    story.move(EndpointRunning, "running", reason, ready_replicas=ready)
 
 
 def _replace(story: Story, cause: EndCause, happened: str) -> None:

@@ -9,7 +9,8 @@ from penstock_common.contracts.events import (
     EndpointTerminated,
     ReplicaScheduled,
 )
-from penstock_scheduler.domain import Deployment, Outcome, Place, Policy, Purge, Replica, Unassign, Wait
+from penstock_scheduler.domain import Deployment, Outcome, Place, Policy, Purge, Replica, Shortage, Unassign, Wait
+from penstock_scheduler.lifecycle.ends import show_running
 from penstock_scheduler.lifecycle.story import Story
 
 
@@ -29,7 +30,7 @@ def place(before: Deployment, placed: Place, replica_id: str, now: datetime, pol
     )
     story.keep(replica)
     story.note(generation=placed.generation, next_start_at=None)
-    if not before.live:
+    if not before.staying:
         attempt = before.endpoint.crash_streak + 1
         again = f", attempt {attempt} of {policy.crashes_until_failed}" if attempt > 1 else ""
         story.move(EndpointStarting, "starting", f"starting on {placed.host_id}{again}")
@@ -57,6 +58,15 @@ def unassign(before: Deployment, due: Unassign, now: datetime, policy: Policy) -
     replica = before.replica(due.replica_id)
     if replica is not None:
         story.keep(replace(replica, unassigned_at=now))
+    return story.outcome()
+
+
+def lack(before: Deployment, told: Shortage, now: datetime, policy: Policy) -> Outcome:
+    """The endpoint learns what there is no room for, or that there is room again."""
+    story = Story(before, now, policy)
+    story.note(shortage=told.text)
+    if story.endpoint.state == "running":
+        show_running(story)
     return story.outcome()
 
 

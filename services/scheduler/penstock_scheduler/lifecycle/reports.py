@@ -2,7 +2,8 @@
 
 When a replica ended, with no trust in its host's clock:
 
-1. When NATS got the report: now, less the time that the report waited for somebody to handle it.
+1. When its host saw it: now, less the time that the report waited for somebody to handle it, less its age
+   when it was sent; but no earlier than the host last said that the replica runs.
 2. But if its host had been silent for `SILENT_AFTER` by then, though this scheduler ran all the time, then
    NATS or the host was away and the report itself came late: when the host last said that the replica
    runs. So, too, if it vanished, or if a heartbeat tells it after silence: nobody keeps heartbeats.
@@ -16,14 +17,13 @@ from datetime import datetime, timedelta
 
 from penstock_common.contracts.events import (
     EndCause,
-    EndpointRunning,
     ReplicaPhase,
     ReplicaProgressed,
     ReplicaReported,
     ReplicaStarted,
 )
 from penstock_scheduler.domain import WANTED_STATES, Deployment, Evidence, Outcome, Phase, Policy, Replica
-from penstock_scheduler.lifecycle.ends import end_replica
+from penstock_scheduler.lifecycle.ends import end_replica, show_running
 from penstock_scheduler.lifecycle.story import Story
 
 SILENT_AFTER = timedelta(seconds=6)
@@ -93,9 +93,7 @@ def _ready(story: Story, replica: Replica, said: ReplicaReported) -> None:
         gpu_count=ready.demand.gpu_count,
         cpu_cores=ready.demand.cpu_cores,
     )
-    count, wanted = story.ready_count, story.endpoint.replicas_wanted
-    reason = "" if count == wanted else f"{count} of {wanted} replicas are ready"
-    story.move(EndpointRunning, "running", reason, ready_replicas=count)
+    show_running(story)
 
 
 def _progressed(story: Story, replica: Replica, said: ReplicaReported) -> None:

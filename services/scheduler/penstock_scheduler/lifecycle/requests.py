@@ -11,7 +11,7 @@ from penstock_common.contracts.events import (
     EndpointTerminating,
 )
 from penstock_scheduler.domain import (
-    WANTED_STATES,
+    SCALABLE_STATES,
     Definition,
     Deployment,
     EarlyRequest,
@@ -43,7 +43,8 @@ def create(
         endpoint_id=event.endpoint_id,
         state="queued",
         demand=demand_of(event.spec),
-        replicas_wanted=event.spec.scaling.min_replicas,
+        desired_replicas=max(1, event.spec.scaling.min_replicas),
+        required_replicas=event.spec.scaling.min_replicas,
         requested_at=now,
         request_version=event.version,
     )
@@ -78,9 +79,9 @@ def request(
 
 def _stop(story: Story) -> None:
     story.note(restart_wanted=False)
-    if story.endpoint.state not in WANTED_STATES:
+    if story.endpoint.state not in SCALABLE_STATES:
         return
-    story.note(next_start_at=None)
+    story.note(next_start_at=None, idle_since=None)
     if not story.live:
         story.move(EndpointStopped, "stopped", "stopped as requested")
         story.note(stopped_at=story.now)
@@ -90,19 +91,19 @@ def _stop(story: Story) -> None:
 
 
 def _restart(story: Story, traceparent: str | None) -> None:
-    if story.endpoint.state not in ("stopping", "stopped"):
+    if story.endpoint.state not in ("stopping", "stopped", "idle"):
         return
     story.definition = replace(story.definition, traceparent=traceparent)
-    if story.endpoint.state == "stopped":
-        queue_again(story)
-    else:
+    if story.endpoint.state == "stopping":
         story.note(restart_wanted=True)
+    else:
+        queue_again(story)
 
 
 def _terminate(story: Story) -> None:
     if story.endpoint.state in ("terminating", "terminated"):
         return
-    story.note(next_start_at=None, restart_wanted=False)
+    story.note(next_start_at=None, restart_wanted=False, idle_since=None)
     if not story.live:
         story.move(EndpointTerminated, "terminated", "terminated as requested")
         return

@@ -6,8 +6,9 @@ from typing import Any
 
 from penstock_common.contracts.base import Event
 from penstock_common.contracts.endpoint import EndpointState
-from penstock_common.contracts.events import EndpointFact, ReplicaFact
+from penstock_common.contracts.events import EndpointFact, EndpointScaled, ReplicaFact
 from penstock_scheduler.domain import Deployment, EndpointRecord, Outcome, Policy, Replica
+from penstock_scheduler.records import content_due
 
 
 class Story:
@@ -18,6 +19,7 @@ class Story:
         self.policy = policy
         self.definition = before.definition
         self.endpoint: EndpointRecord = before.endpoint
+        self._before = before
         self._replicas = {replica.replica_id: replica for replica in before.replicas}
         self._facts: list[Event] = []
 
@@ -29,6 +31,11 @@ class Story:
     def ready_count(self) -> int:
         """Replicas that requests may go to."""
         return sum(replica.routable for replica in self.live)
+
+    @property
+    def staying(self) -> tuple[Replica, ...]:
+        """Those that live and are not about to end."""
+        return tuple(replica for replica in self.live if not replica.leaving)
 
     def note(self, **fields: Any) -> None:
         """Change the endpoint's record."""
@@ -53,6 +60,21 @@ class Story:
             )
         )
 
+    def scaled(self, reason: str) -> None:
+        """Tell how many replicas it aims for now, and why; its state stays."""
+        self.note(version=self.endpoint.version + 1)
+        self._facts.append(
+            EndpointScaled(
+                endpoint_id=self.endpoint.endpoint_id,
+                organization_id=self.definition.organization_id,
+                version=self.endpoint.version,
+                at=self.now,
+                reason=reason,
+                desired_replicas=self.endpoint.desired_replicas,
+                ready_replicas=self.ready_count,
+            )
+        )
+
     def tell(self, fact: type[ReplicaFact], replica: Replica, at: datetime, **fields: Any) -> None:
         """Tell something about a replica."""
         self.note(version=self.endpoint.version + 1)
@@ -71,5 +93,13 @@ class Story:
         )
 
     def outcome(self) -> Outcome:
-        replicas = tuple(self._replicas.values())
-        return Outcome(Deployment(self.definition, self.endpoint, replicas), tuple(self._facts))
+        after = Deployment(self.definition, self.endpoint, tuple(self._replicas.values()))
+        if _decided_from(self._before) != _decided_from(after):
+            after = replace(after, endpoint=replace(self.endpoint, route_version=self.endpoint.version))
+        return Outcome(after, tuple(self._facts))
+
+
+def _decided_from(deployment: Deployment) -> tuple[Any, ...]:
+    """What the autoscaler decides from, of all that a route says."""
+    content = content_due(deployment.endpoint, deployment.replicas)
+    return content.state, content.desired_replicas, content.replicas

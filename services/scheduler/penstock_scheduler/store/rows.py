@@ -21,8 +21,8 @@ def definition_of(row: Row) -> Definition:
         workspace_id=row["workspace_id"],
         workspace=row["workspace"],
         slug=row["slug"],
-        spec=EndpointSpec.model_validate_json(row["spec"]),
-        source=PinnedSource.model_validate_json(row["source"]),
+        spec=EndpointSpec.model_validate_json(row["spec"], extra="ignore"),
+        source=PinnedSource.model_validate_json(row["source"], extra="ignore"),
         traceparent=row["traceparent"],
     )
 
@@ -32,7 +32,7 @@ def endpoint_of(row: Row) -> EndpointRecord:
         endpoint_id=row["endpoint_id"],
         state=row["state"],
         demand=demand_of(row),
-        replicas_wanted=row["replicas_wanted"],
+        desired_replicas=row["desired_replicas"],
         requested_at=row["requested_at"],
         request_version=row["request_version"],
         version=row["version"],
@@ -46,6 +46,12 @@ def endpoint_of(row: Row) -> EndpointRecord:
         next_start_at=row["next_start_at"],
         stopped_at=row["stopped_at"],
         restart_wanted=row["restart_wanted"],
+        required_replicas=row["required_replicas"],
+        route_version=row["route_version"],
+        shortage=row["shortage"],
+        idle_since=row["idle_since"],
+        idle_replicas=tuple(row["idle_replicas"]),
+        idle_told_at=row["idle_told_at"],
     )
 
 
@@ -68,6 +74,8 @@ def replica_of(row: Row) -> Replica:
         ended_at=row["ended_at"],
         cause=row["cause"],
         exit_code=row["exit_code"],
+        drain_version=row["drain_version"],
+        gives_way=row["gives_way"],
     )
 
 

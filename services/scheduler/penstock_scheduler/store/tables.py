@@ -17,6 +17,7 @@ from penstock_scheduler.domain import (
     Replica,
     Snapshot,
 )
+from penstock_scheduler.records import RouteContent, content_due
 from penstock_scheduler.store.rows import definition_of, endpoint_of, gpu_of, host_of, replica_of
 
 _IDLE_MAX = "10s"
@@ -26,12 +27,10 @@ _STOPS_SAMPLED = 50
 
 _DEMAND = "gpu_type, gpu_count, cpu_cores, memory_gb, disk_gb"
 _RECORD = (
-    f"endpoint_id, {_DEMAND}, replicas_wanted, state, reason, requested_at, request_version, version, position,"
-    " estimated_start_at, told_at, generation, crash_streak, crashed_at, next_start_at, stopped_at, restart_wanted"
+    f"endpoint_id, {_DEMAND}, desired_replicas, state, reason, requested_at, request_version, version, position,"
+    " estimated_start_at, told_at, generation, crash_streak, crashed_at, next_start_at, stopped_at, restart_wanted,"
+    " required_replicas, route_version, shortage, idle_since, idle_replicas, idle_told_at"
 )
-
-RouteContent = tuple[str, str, tuple[tuple[str, str], ...]]
-"""State, reason, and the ready replicas with their addresses: all of a route that ever changes."""
 
 
 class Store:
@@ -77,7 +76,7 @@ class Store:
         demand = endpoint.demand
         await self._connection.execute(
             "insert into endpoints (endpoint_id, organization_id, workspace_id, workspace, slug, spec, source,"
-            f" {_DEMAND}, replicas_wanted, state, reason, requested_at, request_version, version, generation,"
+            f" {_DEMAND}, desired_replicas, state, reason, requested_at, request_version, version, generation,"
             " crash_streak, restart_wanted)"
             " values ($1, $2, $3, $4, $5, $6::text::jsonb, $7::text::jsonb, $8, $9, $10, $11, $12, $13, 'queued', '',"
             " $14, 0, 0, 0, 0, false)",
@@ -93,7 +92,7 @@ class Store:
             demand.cpu_cores,
             demand.memory_gb,
             demand.disk_gb,
-            endpoint.replicas_wanted,
+            endpoint.desired_replicas,
             endpoint.requested_at,
         )
         await self.update_endpoint(definition, endpoint)
@@ -102,7 +101,9 @@ class Store:
         await self._connection.execute(
             "update endpoints set traceparent = $2, state = $3, reason = $4, requested_at = $5, request_version = $6,"
             " version = $7, position = $8, estimated_start_at = $9, told_at = $10, generation = $11,"
-            " crash_streak = $12, crashed_at = $13, next_start_at = $14, stopped_at = $15, restart_wanted = $16"
+            " crash_streak = $12, crashed_at = $13, next_start_at = $14, stopped_at = $15, restart_wanted = $16,"
+            " desired_replicas = $17, required_replicas = $18, route_version = $19, shortage = $20, idle_since = $21,"
+            " idle_replicas = $22, idle_told_at = $23"
             " where endpoint_id = $1",
             endpoint.endpoint_id,
             definition.traceparent,
@@ -120,6 +121,13 @@ class Store:
             endpoint.next_start_at,
             endpoint.stopped_at,
             endpoint.restart_wanted,
+            endpoint.desired_replicas,
+            endpoint.required_replicas,
+            endpoint.route_version,
+            endpoint.shortage,
+            endpoint.idle_since,
+            list(endpoint.idle_replicas),
+            endpoint.idle_told_at,
         )
 
     async def early_request(self, endpoint_id: str) -> EarlyRequest | None:
@@ -187,7 +195,8 @@ class Store:
     async def update_replica(self, replica: Replica) -> None:
         await self._connection.execute(
             "update replicas set phase = $2, detail = $3, address = $4, sequence = $5, ready_at = $6,"
-            " unassign_at = $7, unassigned_at = $8, ended_at = $9, cause = $10, exit_code = $11"
+            " unassign_at = $7, unassigned_at = $8, ended_at = $9, cause = $10, exit_code = $11,"
+            " drain_version = $12, gives_way = $13"
             " where replica_id = $1",
             replica.replica_id,
             replica.phase,
@@ -200,6 +209,8 @@ class Store:
             replica.ended_at,
             replica.cause,
             replica.exit_code,
+            replica.drain_version,
+            replica.gives_way,
         )
         if not replica.live and replica.gpu_uuids:
             await self._connection.execute(
@@ -307,17 +318,12 @@ class Store:
 
     async def routed(self) -> dict[str, RouteContent]:
         """Endpoint → what its route must say, for all that are not terminated."""
-        rows = await self._connection.fetch(
-            "select e.endpoint_id, e.state, e.reason,"
-            " array_agg(array[r.replica_id, r.address] order by r.replica_id) filter (where r.replica_id is not null)"
-            " as ready from endpoints e left join replicas r on r.endpoint_id = e.endpoint_id and r.ended_at is null"
-            " and r.phase = 'ready' and r.unassign_at is null and r.address is not null"
-            " where e.state <> 'terminated' group by e.endpoint_id"
-        )
-        return {
-            row["endpoint_id"]: (row["state"], row["reason"], tuple((one, two) for one, two in row["ready"] or ()))
-            for row in rows
-        }
+        endpoints = await self._connection.fetch(f"select {_RECORD} from endpoints where state <> 'terminated'")
+        routed: dict[str, list[Replica]] = {row["endpoint_id"]: [] for row in endpoints}
+        for row in await self._connection.fetch("select * from replicas where ended_at is null and phase = 'ready'"):
+            if row["endpoint_id"] in routed:
+                routed[row["endpoint_id"]].append(replica_of(row))
+        return {row["endpoint_id"]: content_due(endpoint_of(row), routed[row["endpoint_id"]]) for row in endpoints}
 
     async def emit(self, fact: Event) -> None:
         await self._outbox.emit(fact)

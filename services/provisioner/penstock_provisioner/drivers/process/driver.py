@@ -31,6 +31,8 @@ _BACKLOG = 1024
 _KILL_DEADLINE_S = 10.0
 _OUTPUT = "output.log"
 _EXIT = "exit"
+_ENVIRONMENT = "environment"
+"""A link to the environment that a replica is prepared from or runs in."""
 _KEPT = frozenset({"replica.json", "log.json", _OUTPUT})
 """What `stop` leaves in a replica's directory: the reconciler still needs it."""
 
@@ -69,13 +71,14 @@ class ProcessDriver:
         """Fetch the pinned source into the replica's own directory, and build its environment."""
         source = assignment.source
         directory = self._directory_of(assignment.replica_id)
-        progress("fetching", f"{source.uri} at {source.commit[:12]}")
+        await progress("fetching", f"{source.uri} at {source.commit[:12]}")
         try:
             with span("replica.fetch", assignment):
                 await self._sources.copy(source.uri, source.ref, source.commit, directory / "source")
         except SourceProblem as problem:
             raise PrepareFailed("source_unavailable", problem.message) from problem
-        progress("installing", _packages(source.requirements))
+        await progress("installing", _packages(source.requirements))
+        _mark_use(directory / _ENVIRONMENT, self._environments.path(source.requirements))
         try:
             with span("replica.install", assignment):
                 await self._environments.ensure(source.requirements)
@@ -241,6 +244,24 @@ def _remove_working_files(directory: Path) -> None:
             remove_tree(entry)
         else:
             entry.unlink(missing_ok=True)
+
+
+def environments_in_use(replicas: Path) -> set[Path]:
+    """The environments of all replicas with a directory in `replicas`.
+
+    On disk, so that nothing is removed under a replica that was adopted, whatever else is known of it.
+    """
+    found: set[Path] = set()
+    for link in replicas.glob(f"*/{_ENVIRONMENT}"):
+        # Its replica may have ended this moment, and may have put anything there.
+        with contextlib.suppress(OSError):
+            found.add(link.readlink())
+    return found
+
+
+def _mark_use(link: Path, environment: Path) -> None:
+    link.unlink(missing_ok=True)
+    link.symlink_to(environment)
 
 
 def _packages(requirements: str) -> str:

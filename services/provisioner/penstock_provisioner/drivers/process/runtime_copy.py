@@ -1,12 +1,13 @@
 """The replica's model server, copied to where replicas import it from and nothing else with it."""
 
+import compileall
 import hashlib
 import os
 import shutil
 from pathlib import Path
 
 import penstock_runtime
-from penstock_provisioner.files import remove_tree
+from penstock_provisioner.files import make_read_only, remove_tree
 
 _PACKAGE = "penstock_runtime"
 
@@ -32,6 +33,9 @@ def copy_runtime(directory: Path) -> Path:
         copy = unfinished / _PACKAGE / path.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
+    # All replicas import it, and none may change it: compiled here, as none can write that beside it either.
+    compileall.compile_dir(unfinished, quiet=2, stripdir=str(unfinished), prependdir=str(target))
+    make_read_only(unfinished)
     os.rename(unfinished, target)
     return target
 

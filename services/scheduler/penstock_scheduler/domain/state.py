@@ -15,7 +15,9 @@ Phase = Literal["scheduled", "fetching", "installing", "starting", "ready", "end
 RequestKind = Literal["stop", "restart", "terminate"]
 
 WANTED_STATES: frozenset[EndpointState] = frozenset({"queued", "starting", "running"})
-"""States of an endpoint whose user wants it to run, and that still may."""
+"""States of an endpoint whose user wants it to run, and that still may, but for those that sleep."""
+SCALABLE_STATES: frozenset[EndpointState] = WANTED_STATES | {"idle"}
+"""States in which the number of replicas follows the load."""
 ONE_MACHINE_ENDS: frozenset[EndCause] = frozenset({"vanished", "host_lost", "host_left"})
 """Ends that are no fault of the model."""
 
@@ -28,6 +30,12 @@ class Policy:
     """A host silent for so long is lost."""
     drain: timedelta = timedelta(seconds=1)
     """From a ready replica's leaving the route to the end of its assignment."""
+    drain_limit: timedelta = timedelta(minutes=5)
+    """A replica that a scale-down drains is ended after so long, whatever it still works on."""
+    idle_fresh: timedelta = timedelta(seconds=15)
+    """For so long after the autoscaler said that a replica is idle, it counts as idle."""
+    idle_told_every: timedelta = timedelta(seconds=5)
+    """The same idle replicas are noted anew no more often."""
     purge_after: timedelta = timedelta(days=14)
     """An endpoint stopped for so long is terminated."""
     forgotten_after: timedelta = timedelta(seconds=5)
@@ -121,7 +129,12 @@ class Replica:
     address: str | None = None
     ready_at: datetime | None = None
     unassign_at: datetime | None = None
-    """When its assignment is to be deleted; set once the replica is not wanted any more."""
+    """When its assignment is to be deleted; set once the replica is not wanted any more. While it drains
+    this is the end of the drain limit."""
+    drain_version: int | None = None
+    """Version of the first route that says it drains; None while it does not."""
+    gives_way: bool = False
+    """It drains for an endpoint that waits, so a scale-up does not bring it back."""
     unassigned_at: datetime | None = None
     """When its assignment was deleted."""
     ended_at: datetime | None = None
@@ -139,7 +152,13 @@ class Replica:
 
     @property
     def routable(self) -> bool:
+        """Whether new requests may go to it."""
         return self.live and self.phase == "ready" and not self.leaving and self.address is not None
+
+    @property
+    def draining(self) -> bool:
+        """Whether it finishes its requests in the route, and may still be brought back."""
+        return self.live and self.drain_version is not None and self.unassigned_at is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,14 +168,21 @@ class EndpointRecord:
     endpoint_id: str
     state: EndpointState
     demand: Demand
-    replicas_wanted: int
+    desired_replicas: int
+    """How many replicas it aims for; 0 once it is to sleep."""
     requested_at: datetime
     """Its place in the queue counts from here."""
     request_version: int
     """Of the last request applied; older ones change nothing."""
+    required_replicas: int = 0
+    """Of those desired, how many must run: the others give way when they are idle."""
     version: int = 0
     """Grows with each fact."""
+    route_version: int = 0
+    """Version of the route that last changed what the autoscaler decides from."""
     reason: str = ""
+    shortage: str = ""
+    """What there is no room for, when fewer run than desired; see reasons.short()."""
     position: int | None = None
     estimated_start_at: datetime | None = None
     told_at: datetime | None = None
@@ -168,6 +194,11 @@ class EndpointRecord:
     next_start_at: datetime | None = None
     """No replica is placed before: it waits after a crash."""
     stopped_at: datetime | None = None
+    idle_since: datetime | None = None
+    """Since when it sleeps."""
+    idle_replicas: tuple[str, ...] = ()
+    """Replicas without a request, as the autoscaler last said."""
+    idle_told_at: datetime | None = None
     restart_wanted: bool = False
     """It starts again once it has stopped."""
 
@@ -197,6 +228,11 @@ class Deployment:
     @property
     def live(self) -> tuple[Replica, ...]:
         return tuple(replica for replica in self.replicas if replica.live)
+
+    @property
+    def staying(self) -> tuple[Replica, ...]:
+        """Those that live and are not about to end."""
+        return tuple(replica for replica in self.live if not replica.leaving)
 
     def replica(self, replica_id: str) -> Replica | None:
         """The replica of this id, if it lives."""
@@ -253,77 +289,6 @@ class Snapshot:
     release_s: float | None = None
     """How long replicas lately took to stop, in seconds; None while there is no experience."""
     next_purge_at: datetime | None = None
-
-
-# --- plans ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class LoseHost:
-    host_id: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class EndReplica:
-    replica_id: str
-    endpoint_id: str
-    cause: EndCause
-    at: datetime
-    """When it last ran, as far as is known."""
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Unassign:
-    replica_id: str
-    endpoint_id: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    endpoint_id: str
-    generation: int
-    host_id: str
-    gpu_uuids: tuple[str, ...]
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Tell a waiting endpoint where it stands."""
-
-    endpoint_id: str
-    position: int
-    reason: str
-    estimated_start_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class Purge:
-    endpoint_id: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What to do now, and when to plan again if nothing happens before."""
-
-    at: datetime
-    lost: tuple[LoseHost, ...] = ()
-    ended: tuple[EndReplica, ...] = ()
-    unassigned: tuple[Unassign, ...] = ()
-    placed: tuple[Place, ...] = ()
-    waiting: tuple[Wait, ...] = ()
-    purged: tuple[Purge, ...] = ()
-    wake_at: datetime | None = None
-    queued: int = field(default=0, compare=False)
-    """Endpoints that have no room, told again or not."""
-
-    @property
-    def empty(self) -> bool:
-        return not (self.lost or self.ended or self.unassigned or self.placed or self.waiting or self.purged)
 
 
 def without_twins(hosts: tuple[Host, ...]) -> tuple[Host, ...]:

@@ -3,6 +3,7 @@
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,8 +19,8 @@ PACKAGES = (
 )
 
 
-def describe() -> dict[str, object]:
-    """Processor, cores, memory, system and the versions that matter."""
+def describe(packages: Sequence[str] = PACKAGES) -> dict[str, object]:
+    """Processor, cores, memory, system and the versions that matter: those of `packages` among them."""
     model = next(
         (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
         platform.processor(),
@@ -31,7 +32,7 @@ def describe() -> dict[str, object]:
         "memory_gb": round(memory_kb / 1024 / 1024, 1),
         "system": f"{platform.system()} {platform.release()}",
         "python": sys.version.split()[0],
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": {name: version(name) for name in packages},
     }
 
 

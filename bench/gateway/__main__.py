@@ -1,0 +1,11 @@
+"""`make bench-gateway`: measures the gateway beside its peers and writes bench/results/gateway.json."""
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    # Run as a folder, Python looks for modules in it; ours are named from the repository's root.
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+    from bench.gateway.comparing import main
+
+    main()
