@@ -100,7 +100,7 @@ def test_room_and_price_are_asked_for_the_least_that_runs_at_all(least: int, pri
         ("resources", {"cpu_cores": 0}, "resources.cpu_cores", "greater than or equal to 1"),
         ("resources", {"memory_gb": "much"}, "resources.memory_gb", "valid integer"),
         ("scaling", {"min_replicas": 3, "max_replicas": 2}, "scaling.max_replicas", "at least min_replicas (3)"),
-        ("scaling", {"min_replicas": 3}, "scaling.max_replicas", "at least min_replicas (3): it is 1 if left out"),
+        ("scaling", {"min_replicas": 3}, "scaling.max_replicas", "at least min_replicas (3)"),
         ("scaling", {"min_replicas": -1}, "scaling.min_replicas", "greater than or equal to 0"),
         ("scaling", {"max_replicas": 0}, "scaling.max_replicas", "greater than or equal to 1"),
         ("scaling", {"idle_timeout_s": 0}, "scaling.idle_timeout_s", "greater than or equal to 1"),

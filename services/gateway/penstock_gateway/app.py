@@ -48,7 +48,7 @@ class Gateway:
         self._deferred: Deferred | None = None
         self._gateway_id = f"gw-{secrets.token_hex(4)}"
         self._autoscaler = Autoscaler(self._scale, owns=self.owns)
-        self._statistics = Statistics(self._gateway_id, self._publish)
+        self._statistics = Statistics(self._gateway_id, self._publish, owns=self.owns)
         self._routes = self.service.watch(Route, self._route_changed)
         self._keys = self.service.watch(ApiKeyRecord, self._key_changed)
         self.service.on_start(self._start)

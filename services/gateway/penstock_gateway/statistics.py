@@ -26,11 +26,21 @@ class _Told:
 
 
 class Statistics:
-    """Remembers how each endpoint's counters stood. `publish` sends one message, and may raise."""
+    """Remembers how each endpoint's counters stood. `publish` sends one message, and may raise.
 
-    def __init__(self, gateway_id: str, publish: Callable[[EndpointStatistics], Awaitable[None]]) -> None:
+    Each gateway tells what it counted itself; how many replicas there are is told by the one that `owns` an endpoint.
+    """
+
+    def __init__(
+        self,
+        gateway_id: str,
+        publish: Callable[[EndpointStatistics], Awaitable[None]],
+        *,
+        owns: Callable[[str], bool] = lambda endpoint_id: True,
+    ) -> None:
         self._gateway_id = gateway_id
         self._publish = publish
+        self._owns = owns
         self._told: dict[str, _Told] = {}
 
     async def tell(self, endpoints: Iterable[Endpoint], at: datetime, interval_s: float) -> None:
@@ -45,8 +55,10 @@ class Statistics:
     def _message(self, endpoint: Endpoint, at: datetime, interval_s: float) -> EndpointStatistics | None:
         stats, route, queue = endpoint.stats, endpoint.route, endpoint.queue
         told = self._told.setdefault(route.endpoint_id, _Told(EndpointStats()))
-        ready = sum(not replica.draining for replica in queue.replicas.values())
-        gauges = (endpoint.in_flight, len(queue), ready, route.desired_replicas)
+        ready, desired = sum(not replica.draining for replica in queue.replicas.values()), route.desired_replicas
+        if not self._owns(route.endpoint_id):
+            ready = desired = 0
+        gauges = (endpoint.in_flight, len(queue), ready, desired)
         counted = stats.requests != told.stats.requests or stats.cold_starts != told.stats.cold_starts
         at_rest = not counted and gauges == told.gauges and not any(gauges[:2])
         recently = told.at is not None and (at - told.at).total_seconds() < AT_REST_EVERY_S

@@ -25,7 +25,8 @@ class Queue:
 class Scene:
     def __init__(self) -> None:
         self.messages: list[EndpointStatistics] = []
-        self.statistics = Statistics("gw_1", self._publish)
+        self.owned = True
+        self.statistics = Statistics("gw_1", self._publish, owns=lambda _: self.owned)
         self.endpoint: Any = SimpleNamespace(
             route=route(desired_replicas=1), queue=Queue(), stats=EndpointStats(), in_flight=0
         )
@@ -75,6 +76,15 @@ async def test_while_anything_is_under_way_every_second_is_told() -> None:
     scene = Scene()
     scene.endpoint.in_flight = 2
     assert [[m.in_flight for m in await scene.second()] for _ in range(3)] == [[2]] * 3
+
+
+async def test_replicas_are_told_of_by_the_owner_only_and_requests_by_who_counted_them() -> None:
+    scene = Scene()
+    scene.owned = False
+    assert await scene.second() == []
+    scene.endpoint.stats.answered(200, 0, 5, 900)
+    [message] = await scene.second()
+    assert (message.statuses, message.replicas, message.desired_replicas) == ({200: 1}, 0, 0)
 
 
 async def test_an_endpoint_that_is_removed_is_forgotten_and_may_come_back() -> None:

@@ -80,7 +80,7 @@ async def open_host(
         for directory in dict.fromkeys((settings.own_dir, settings.own_cache_dir)):
             stack.enter_context(journal.locked(directory))
         # What an earlier provisioner had git and uv do would write where we do.
-        leftovers = procfs.Finder(HELPER, str(settings.own_dir))
+        leftovers = procfs.Finder({HELPER: str(settings.own_dir)})
         await procfs.kill_all(leftovers, _KILL_HELPERS_DEADLINE_S)
         host = await in_thread(_assemble, settings, publish_report, publish_logs, wanted)
         await host.reconciler.adopt()
@@ -261,6 +261,7 @@ class Provisioner:
     async def _heartbeats(self) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DISK_S):
+                await self.host.reconciler.looked()
                 await self._disk_known.wait()
         now_s, interval_s = asyncio.get_running_loop().time, self._settings.heartbeat_interval_s
         connected_at: float | None = None

@@ -154,6 +154,12 @@ class Reconciler:
         """The last report of each."""
         return [replica.report for replica in self.replicas() if replica.report is not None]
 
+    async def looked(self) -> None:
+        """Wait until every replica that an earlier provisioner left was looked at: before that nobody may be told
+        that it runs, or it would be billed for the time in which it did not."""
+        for supervisor in list(self._supervisors.values()):
+            await supervisor.looked.wait()
+
     async def stop_all(self, *, grace_s: float) -> None:
         """End every replica because the host leaves, and begin none any more."""
         self._leaving = True

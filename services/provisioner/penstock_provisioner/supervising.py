@@ -63,6 +63,10 @@ class Supervisor:
         self._stop_grace_s = times.stop_grace_s
         self._stop_cause: EndCause = "stopped"
         self._stop_asked = asyncio.Event()
+        self.looked = asyncio.Event()
+        """Set once what is recorded was seen to be so. What an earlier provisioner wrote may be long over."""
+        if replica.instance is None or replica.is_final:
+            self.looked.set()
 
     @property
     def stopping(self) -> bool:
@@ -133,6 +137,7 @@ class Supervisor:
                 return Ending("failed", "start_failed", f"this host could not prepare it: {error.strerror or error}")
         elif (found := await self._driver.inspect(self.replica.id, instance)) is not None:
             return endings.exited_unseen(found, was_ready=self.replica.phase == "ready", tail=self._tail())
+        self.looked.set()
         if self.replica.phase != "ready":
             ending = await self._until_ready(instance)
             if ending is not None:
@@ -203,6 +208,7 @@ class Supervisor:
         await self._save(self.replica.ended(ending))
         metrics.ended.labels(ending.cause).inc()
         self._send()
+        self.looked.set()
 
     async def _end_for_sure(self, grace_s: float) -> bool:
         """Not reported as ended while it may run: what cannot be ended is tried again for ever."""

@@ -289,7 +289,7 @@ async def make_platform(host_settings: MakeSettings) -> AsyncIterator[MakePlatfo
     yield make
     for platform in made:
         own = str(platform.settings.own_dir)
-        await procfs.kill_all(procfs.Finder(HOST_DIR, own), deadline_s=10)
+        await procfs.kill_all(procfs.Finder({HOST_DIR: own}), deadline_s=10)
 
 
 @pytest.fixture

@@ -152,6 +152,9 @@ async def test_a_running_replica_is_adopted_with_its_output(
         adopted = await second.reported("ready")
         assert (adopted.sequence, adopted.address) == (ready.sequence, ready.address)
         assert second.leaders() == [leader]
+        async with asyncio.timeout(30):
+            await host.reconciler.looked()
+        assert [told.phase for told in host.reconciler.reports()] == ["ready"]
         await eventually(lambda: "two" in second.texts())
         assert "one" not in second.texts()
         second.unassign()
@@ -204,7 +207,12 @@ async def test_a_replica_that_is_gone_without_a_trace_vanished(
     # The first provisioner was this very process: its child has to be waited for to be gone.
     second = make_platform()
     second.assignments = dict(first.assignments)
-    async with second.host():
+    async with second.host() as host:
+        assert [told.phase for told in host.reconciler.reports()] == ["ready"]
+        # No heartbeat says so before it was looked at: what is told to run is billed.
+        async with asyncio.timeout(30):
+            await host.reconciler.looked()
+        assert [told.phase for told in host.reconciler.reports()] == ["failed"]
         failed = await second.reported("failed")
         assert failed.cause == "vanished"
 

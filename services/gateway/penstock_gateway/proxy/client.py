@@ -254,7 +254,7 @@ class ClientConnection(ClientWire):
             exchange.refuse(prepared)
         elif prepared.ping:
             self._ping(exchange)
-        elif prepared.deferred and self._plane.door is not None:
+        elif prepared.deferred and self._plane.door is not None and not exchange.forwarded:
             request = prepared.write(digits, trace, exchange.request_id)
             self._plane.door.take(exchange, prepared.endpoint, request, prepared.place.key_id)
         else:

@@ -149,7 +149,9 @@ class ProcessDriver:
                 if held is not None:
                     forced = await _end_group(held, grace_s)
         leader = (known.pid, known.start_ticks) if known is not None and known.boot_id == procfs.boot_id() else None
-        await procfs.kill_all(procfs.Finder(REPLICA, replica_id, leader=leader), _KILL_DEADLINE_S)
+        await procfs.kill_all(
+            procfs.Finder({HOST_DIR: self._marks[HOST_DIR], REPLICA: replica_id}, leader=leader), _KILL_DEADLINE_S
+        )
         await in_thread(_remove_working_files, self._directory_of(replica_id))
         return forced
 

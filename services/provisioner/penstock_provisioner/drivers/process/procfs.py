@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,22 +139,21 @@ async def kill_all(find: "Finder", deadline_s: float) -> int:
 
 
 class Finder:
-    """Whether a process belongs to what is being ended: by a mark in its environment, or by session.
+    """Whether a process belongs to what is being ended: by the marks in its environment, or by session.
 
     The session catches programs that overwrite their environment. It is named by its leader's number
     and start: with another process of that number alive, it is another session.
     """
 
-    def __init__(self, mark: str, value: str, *, leader: tuple[int, int] | None = None) -> None:
-        self._mark = mark
-        self._value = value
+    def __init__(self, marks: Mapping[str, str], *, leader: tuple[int, int] | None = None) -> None:
+        self._marks = marks
         self._leader = leader
 
     def __call__(self, pid: int) -> bool:
         found = stat(pid)
         if pid == os.getpid() or found is None or not found.is_alive:
             return False
-        return self._is_in_session(found) or environment(pid).get(self._mark) == self._value
+        return self._is_in_session(found) or self._marks.items() <= environment(pid).items()
 
     def _is_in_session(self, found: ProcessStat) -> bool:
         if self._leader is None or found.session != self._leader[0]:
