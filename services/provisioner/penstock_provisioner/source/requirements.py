@@ -17,7 +17,7 @@ _LINES_MAX = 5000
 _ARCHIVE = re.compile(r"\.(whl|zip|tar\.gz|tgz|tar\.bz2)(\s|;|$)", re.IGNORECASE)
 _ADDRESS = re.compile(r"^([a-z+]+:|[./~\\]|[a-z]:\\)|://", re.IGNORECASE)
 
-_INDEX_OPTIONS = ("-i", "--index-url", "--extra-index-url", "-f", "--find-links", "--no-index", "--trusted-host")
+_INDEX_OPTION = re.compile(r"-i|-f|--(\S+-)?index(-\S+)?|--find-links|--trusted-host")
 
 ReadFile = Callable[[str], bytes | None]
 """Gives the content of a file by its path in the tree, or None when there is no such file."""
@@ -113,7 +113,7 @@ class _Reader:
                 self.read(other, self.found.constraints if option in ("-c", "--constraint") else into)
         elif option in ("-e", "--editable"):
             raise _Unusable(f"{line[:100]} would install from a folder: name a package of the index instead")
-        elif option in _INDEX_OPTIONS:
+        elif _INDEX_OPTION.fullmatch(option):
             raise _Unusable(
                 f"{option} is not allowed, as the operator chooses the package index: remove the line "
                 "(operators set UV_INDEX or UV_DEFAULT_INDEX on the hosts)"
