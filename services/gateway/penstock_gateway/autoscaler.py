@@ -70,8 +70,9 @@ class Decided:
     decision: Decision
 
 
-Wish = tuple[int, int, frozenset[str]]
-"""What the scheduler is told: replicas, minimum, and which draining replicas are still busy."""
+Wish = tuple[int, int, frozenset[str], frozenset[str]]
+"""What the scheduler is told: replicas, minimum, which replicas the route shows as draining, and which of
+those are still busy. A drain that the route has just shown is confirmed at once, so that it can end."""
 
 
 class _Watched:
@@ -241,7 +242,7 @@ class Autoscaler:
             one.decided.append(Decided(self._wall(), state.replicas, stats.load, decision))
             one.changed_from = state.replicas if one.changed_from is None else one.changed_from
         busy = tuple(sorted(one.endpoint.busy_replicas))
-        wish = (decision.replicas, decision.minimum, frozenset(draining.intersection(busy)))
+        wish = (decision.replicas, decision.minimum, frozenset(draining), frozenset(draining.intersection(busy)))
         if one.asking is None and self._should_ask(one, wish, draining=bool(draining), now_s=now_s):
             question = ScaleEndpoint(
                 endpoint_id=route.endpoint_id,

@@ -125,6 +125,18 @@ async def test_who_is_busy_is_told_again_while_replicas_above_the_minimum_run() 
     assert again.busy == ("r1",)
 
 
+async def test_a_drain_is_confirmed_as_soon_as_the_route_shows_it() -> None:
+    scene = Scene(idle_timeout_s=1).has(1)
+    await scene.look()
+    (sleep,) = await scene.look(1.0)
+    assert sleep.replicas == 0
+    scene.shows(replicas=replicas("r0", draining=("r0",)), desired_replicas=0)
+    (confirmed,) = await scene.look(0.02)
+    assert (confirmed.replicas, confirmed.busy) == (0, ())
+    assert confirmed.route_version == scene.endpoint.route.version
+    assert await scene.look(1.0) == []
+
+
 async def test_a_fixed_endpoint_is_left_alone() -> None:
     scene = Scene(min_replicas=2, max_replicas=2).has(2)
     assert await scene.look(in_flight=2, queued=50) == []

@@ -98,8 +98,9 @@ class Taken(ABC):
 
     # --- called by the client connection and the exchange ---------------------------------
 
+    @abstractmethod
     def write(self, data: bytes) -> None:
-        """More of the body; nothing here has a use for it, unless it is a request to keep."""
+        """More of the body."""
 
     def pause(self) -> None:
         self._resumed.clear()

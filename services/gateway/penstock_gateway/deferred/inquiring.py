@@ -37,6 +37,9 @@ class Inquiry(Taken):
         self._exchange.pending, self._exchange.held_bytes = [], 0
         self._task = self._desk.spawn(self._tolerant(self._look))
 
+    def write(self, data: bytes) -> None:
+        """A question has no use for a body."""
+
     async def _look(self) -> None:
         method = self._exchange.head.method
         inference_id, _, rest = self._path.removeprefix(f"{INFERENCES_PATH}/").partition("/")
