@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -139,3 +139,44 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
     yield begin
     for replica in replicas:
         await replica.close()
+
+
+class Gate:
+    """A named pipe that model code waits at: `open(gate).close()` returns once the test has opened it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+        self._fd: int | None = None
+        os.mkfifo(path)
+
+    def open(self) -> None:
+        """Let pass whoever waits, and whoever comes later."""
+        self._fd = os.open(self.path, os.O_RDWR | os.O_NONBLOCK)
+        os.write(self._fd, b".")
+
+    def close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+
+
+OPENED = """
+import asyncio, os
+
+async def opened(gate):
+    seen, loop = asyncio.Event(), asyncio.get_running_loop()
+    fd = os.open(gate, os.O_RDONLY | os.O_NONBLOCK)
+    loop.add_reader(fd, seen.set)
+    try:
+        await seen.wait()
+    finally:
+        loop.remove_reader(fd)
+        os.close(fd)
+"""
+"""Model code that waits at a gate without holding up its loop."""
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    made = Gate(tmp_path / "gate")
+    yield made
+    made.close()

@@ -14,7 +14,7 @@ import penstock_runtime
 from penstock_runtime import config
 from tests_support import eventually
 
-from .conftest import Start, field, route, write_source
+from .conftest import Gate, Start, field, route, write_source
 
 PACKAGE = Path(config.__file__).parent
 
@@ -83,19 +83,17 @@ async def test_a_model_that_leaves_the_process_at_import_leaves_its_own_exit_cod
     assert await replica.ended() == 9
 
 
-async def test_ping_is_not_answered_until_the_model_is_loaded(start: Start, tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
+async def test_ping_is_not_answered_until_the_model_is_loaded(start: Start, gate: Gate) -> None:
     source = f"""
-    import os, time
-    print("loading")
-    while not os.path.exists({str(gate)!r}): time.sleep(0.01)
+    print("loading", flush=True)
+    open({gate.path!r}).close()
     def predict(): ...
     """
     replica = start(source, route("/predict", "predict"))
     await eventually(lambda: "loading" in replica.output)
     with pytest.raises(httpx.ReadTimeout):
         await replica.client.get("/ping", timeout=0.2)
-    gate.touch()
+    gate.open()
     await replica.ready()
     assert (await replica.client.get("/ping")).json() == {"status": "ok"}
 

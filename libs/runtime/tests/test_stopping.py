@@ -3,34 +3,35 @@
 import asyncio
 import signal
 import sys
-from pathlib import Path
 
 import httpx
 import pytest
 
 from tests_support import eventually
 
-from .conftest import Start, field, route
+from .conftest import OPENED, Gate, Start, field, route
 
-GATED = """
-import asyncio, os, time
+GATED = (
+    OPENED
+    + """
 
 def plain(gate):
     print("called")
-    while not os.path.exists(gate): time.sleep(0.01)
+    open(gate).close()
     return "done"
 
 async def on_loop(gate):
     print("called")
-    while not os.path.exists(gate): await asyncio.sleep(0.01)
+    await opened(gate)
     return "done"
 
 def stream(gate):
     yield "called "
     print("called")
-    while not os.path.exists(gate): time.sleep(0.01)
+    open(gate).close()
     yield "done"
 """
+)
 GATE = field("gate", "str")
 
 IMPATIENT = (
@@ -48,10 +49,10 @@ IMPATIENT = (
     ("function", "expected"), [("plain", '"done"'), ("on_loop", '"done"'), ("stream", "called done")]
 )
 async def test_what_is_in_flight_is_finished_and_the_exit_code_is_0(
-    start: Start, tmp_path: Path, function: str, expected: str, signal_number: int
+    start: Start, gate: Gate, function: str, expected: str, signal_number: int
 ) -> None:
     replica = await start(GATED, route("/wait", function, GATE)).ready()
-    answer = asyncio.create_task(replica.post("/wait", gate=str(tmp_path / "gate")))
+    answer = asyncio.create_task(replica.post("/wait", gate=gate.path))
     await eventually(lambda: "called" in replica.output)
 
     replica.process.send_signal(signal_number)
@@ -68,7 +69,7 @@ async def test_what_is_in_flight_is_finished_and_the_exit_code_is_0(
 
     await eventually(refused)
     assert not answer.done()
-    (tmp_path / "gate").touch()
+    gate.open()
     assert (await answer).text == expected
     assert await replica.ended() == 0
     assert replica.errors == ""
@@ -82,18 +83,18 @@ async def test_an_idle_replica_ends_at_once_though_connections_are_open(start: S
 
 
 @pytest.mark.parametrize("function", ["plain", "on_loop"])
-async def test_what_does_not_finish_in_time_is_answered_503(start: Start, tmp_path: Path, function: str) -> None:
+async def test_what_does_not_finish_in_time_is_answered_503(start: Start, gate: Gate, function: str) -> None:
     replica = await start(GATED, route("/wait", function, GATE), command=IMPATIENT).ready()
-    answer = asyncio.create_task(replica.post("/wait", gate=str(tmp_path / "never")))
+    answer = asyncio.create_task(replica.post("/wait", gate=gate.path))
     await eventually(lambda: "called" in replica.output)
     replica.process.terminate()
     assert ((await answer).status_code, (await answer).json()["code"]) == (503, "stopping")
     assert await replica.ended() == 0
 
 
-async def test_a_stream_that_does_not_finish_in_time_is_cut(start: Start, tmp_path: Path) -> None:
+async def test_a_stream_that_does_not_finish_in_time_is_cut(start: Start, gate: Gate) -> None:
     replica = await start(GATED, route("/wait", "stream", GATE), command=IMPATIENT).ready()
-    answer = asyncio.create_task(replica.post("/wait", gate=str(tmp_path / "never")))
+    answer = asyncio.create_task(replica.post("/wait", gate=gate.path))
     await eventually(lambda: "called" in replica.output)
     replica.process.terminate()
     with pytest.raises(httpx.RemoteProtocolError):
@@ -123,11 +124,11 @@ async def test_exit_handlers_of_the_model_run(start: Start) -> None:
 
 async def test_a_replica_that_still_loads_ends_at_once_and_says_where_it_was(start: Start) -> None:
     source = """
-    import time
+    import threading
     print("loading")
     while True:
         try:
-            time.sleep(0.01)
+            threading.Event().wait()
         except BaseException:
             pass
     """

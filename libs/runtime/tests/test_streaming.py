@@ -2,14 +2,13 @@
 
 import asyncio
 from collections.abc import Mapping
-from pathlib import Path
 
 import httpx
 import pytest
 
 from tests_support import eventually
 
-from .conftest import Replica, Start, field, route
+from .conftest import OPENED, Gate, Replica, Start, field, route
 
 EVENTS = {"accept": "text/event-stream"}
 
@@ -90,22 +89,19 @@ async def test_a_client_that_accepts_events_gets_json_as_events_and_text_as_it_i
 
 
 @pytest.mark.parametrize("keyword", ["def", "async def"])
-async def test_chunks_arrive_while_the_model_still_works(start: Start, keyword: str, tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
-    pause = "time.sleep(0.01)" if keyword == "def" else "await asyncio.sleep(0.01)"
-    source = f"""
-    import asyncio, os, time
-    {keyword} tokens(gate):
-        yield {{"token": 1}}
-        while not os.path.exists(gate):
-            {pause}
-        yield {{"token": 2}}
+async def test_chunks_arrive_while_the_model_still_works(start: Start, keyword: str, gate: Gate) -> None:
+    wait = "open(gate).close()" if keyword == "def" else "await opened(gate)"
+    source = f"""{OPENED}
+{keyword} tokens(gate):
+    yield {{"token": 1}}
+    {wait}
+    yield {{"token": 2}}
     """
     replica = await start(source, route("/tokens", "tokens", field("gate", "str"))).ready()
-    async with replica.client.stream("POST", "/tokens", json={"gate": str(gate)}) as answer:
+    async with replica.client.stream("POST", "/tokens", json={"gate": gate.path}) as answer:
         lines = answer.aiter_lines()
         assert await anext(lines) == '{"token":1}'
-        gate.touch()
+        gate.open()
         assert await anext(lines) == '{"token":2}'
 
 
@@ -219,7 +215,7 @@ async def greedy(pause):
 
 async def call(pause):
     try:
-        await asyncio.sleep(1000)
+        await asyncio.Event().wait()
     finally:
         print("stopped", flush=True)
 
@@ -258,44 +254,40 @@ async def test_a_client_that_leaves_cancels_an_async_call(start: Start) -> None:
     assert replica.errors == ""
 
 
-async def test_a_client_that_leaves_the_line_is_never_served(start: Start, tmp_path: Path) -> None:
+async def test_a_client_that_leaves_the_line_is_never_served(start: Start, gate: Gate) -> None:
     source = """
-    import os, time
     def wait(gate):
         print("called")
-        while not os.path.exists(gate): time.sleep(0.01)
+        open(gate).close()
     """
     replica = await start(source, route("/wait", "wait", field("gate", "str"))).ready()
-    gate = tmp_path / "gate"
-    first = asyncio.create_task(replica.post("/wait", gate=str(gate)))
+    first = asyncio.create_task(replica.post("/wait", gate=gate.path))
     await eventually(lambda: "called" in replica.output)
     with pytest.raises(httpx.ReadTimeout):
-        await replica.client.post("/wait", json={"gate": str(gate)}, timeout=0.2)
+        await replica.client.post("/wait", json={"gate": gate.path}, timeout=0.2)
     await eventually(lambda: "POST /wait 499 " in replica.output)
-    gate.touch()
+    gate.open()
     assert (await first).status_code == 200
-    assert (await replica.post("/wait", gate=str(gate))).status_code == 200
+    assert (await replica.post("/wait", gate=gate.path)).status_code == 200
     assert replica.output.count("called") == 2
 
 
-async def test_a_plain_call_whose_client_left_keeps_its_slot_until_it_is_done(start: Start, tmp_path: Path) -> None:
+async def test_a_plain_call_whose_client_left_keeps_its_slot_until_it_is_done(start: Start, gate: Gate) -> None:
     source = """
-    import os, time
     running = 0
     def wait(gate):
         global running
         running += 1
         seen = running
-        while not os.path.exists(gate): time.sleep(0.01)
+        open(gate).close()
         running -= 1
         return seen
     """
     replica = await start(source, route("/wait", "wait", field("gate", "str"))).ready()
-    gate = tmp_path / "gate"
     with pytest.raises(httpx.ReadTimeout):
-        await replica.client.post("/wait", json={"gate": str(gate)}, timeout=0.2)
-    second = asyncio.create_task(replica.post("/wait", gate=str(gate)))
-    gate.touch()
+        await replica.client.post("/wait", json={"gate": gate.path}, timeout=0.2)
+    second = asyncio.create_task(replica.post("/wait", gate=gate.path))
+    gate.open()
     assert (await second).json() == 1
 
 
